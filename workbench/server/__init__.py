@@ -1,0 +1,1 @@
+"""The inference server that runs inside the image. Imports only what the image carries."""
