@@ -1,0 +1,1 @@
+"""The machine: sensors, and the fingerprint that says which numbers compare."""

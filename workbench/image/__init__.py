@@ -1,0 +1,1 @@
+"""The container image: what goes in, and how it becomes bytes."""

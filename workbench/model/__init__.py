@@ -1,0 +1,1 @@
+"""Bringing a model and its data in, as one form."""
