@@ -13,7 +13,7 @@ from typing import Any
 # onnxruntime >= 1.29 reports usage unless this is set before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 
 def session_options(threads: int) -> Any:

@@ -1,0 +1,30 @@
+"""What can go wrong in the server.
+
+::
+
+    Exception
+    ├── ServerError     the server cannot start: a model or a setting is not usable
+    └── RequestError    one request cannot be answered; the client gets its status and message
+
+The image carries this package alone, so these stand beside, not below, the errors of the workbench.
+"""
+
+from __future__ import annotations
+
+
+class ServerError(Exception):
+    """The server cannot start. ``message`` says what happened to which file or setting, ``cure`` what to do now."""
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(f"{message} {cure}".strip())
+        self.message = message
+        self.cure = cure
+
+
+class RequestError(Exception):
+    """A request that is answered with ``status`` and the protocol's error object holding ``message``."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message

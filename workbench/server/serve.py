@@ -1,0 +1,121 @@
+"""A server's life: load, listen, say so, serve, and on SIGTERM finish what is in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from workbench.server.app import App
+from workbench.server.errors import ServerError
+from workbench.server.repository import find_models, load_models
+from workbench.server.settings import Settings
+
+KEEP_ALIVE_S = 75
+"""Idle connections are kept longer than load balancers keep theirs (60 s is usual), so the client's end closes first."""
+
+BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
+
+    def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, ready_fd: int) -> None:
+        """Serve ``app`` on ``listener``; write the ready line to ``ready_fd`` unless it is negative."""
+        super().__init__(config)
+        self._app = app
+        self._listener = listener
+        self._ready_fd = ready_fd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        _announce(self._ready_fd, self._listener, self._app)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on SIGTERM and SIGINT. uvicorn's own way ends by raising the signal again: no exit status 0."""
+        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, *_: object) -> None:
+        self._app.ready = False
+        self.should_exit = True
+
+
+def serve(models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8000, threads: int = 1) -> None:
+    """Serve the model files of ``models`` by name, each as version 1, until SIGTERM or SIGINT.
+
+    Raises ServerError where a model cannot be loaded or the port cannot be had.
+    """
+    files = {name: {"1": path} for name, path in models.items()}
+    serve_files(files, Settings(host=host, port=port, threads=threads))
+
+
+def serve_folder(settings: Settings) -> None:
+    """Serve every model below ``settings.models``; as :func:`serve` else."""
+    serve_files(find_models(settings.models), settings)
+
+
+def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings) -> None:
+    """Serve model files by name and version. Returns after SIGTERM or SIGINT, when nothing is in flight any more."""
+    # The port first: a taken one is known before a large model has been loaded.
+    with _listen(settings.host, settings.port) as listener:
+        app = App(load_models(files, settings.threads, _log), settings.max_body)
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.grace,
+            backlog=BACKLOG,
+        )
+        # What is loaded stays: collections that walk through it would only show as latency.
+        gc.collect()
+        gc.freeze()
+        uvloop.run(Server(config, app, listener, settings.ready_fd).serve([listener]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ServerError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.", "Free the port or set WORKBENCH_PORT."
+        ) from None
+
+
+def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
+    host, port = listener.getsockname()[:2]
+    names = ", ".join(f"{model.name}/{model.version}" for model in app.repository)
+    _log(f"serving {names} at http://{host}:{port}")
+    if ready_fd < 0:
+        return
+    line = {"ready": True, "host": host, "port": port, "pid": os.getpid()}
+    with open(ready_fd, "w", encoding="utf-8") as pipe:
+        pipe.write(json.dumps(line) + "\n")
+
+
+def _log(text: str) -> None:
+    print(f"workbench.server: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the log of a container is stderr
