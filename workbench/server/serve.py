@@ -21,7 +21,7 @@ from workbench.server.repository import find_models, load_models
 from workbench.server.settings import Settings
 
 KEEP_ALIVE_S = 75
-"""Idle connections are kept longer than load balancers keep theirs (60 s is usual), so the client's end closes first."""
+"""Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
 
 BACKLOG = 2048
 
@@ -113,8 +113,14 @@ def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
     if ready_fd < 0:
         return
     line = {"ready": True, "host": host, "port": port, "pid": os.getpid()}
-    with open(ready_fd, "w", encoding="utf-8") as pipe:
-        pipe.write(json.dumps(line) + "\n")
+    try:
+        with open(ready_fd, "w", encoding="utf-8") as pipe:
+            pipe.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise ServerError(
+            f"WORKBENCH_READY_FD={ready_fd} cannot be written: {error.strerror}.",
+            "Pass a descriptor that the server inherits and somebody reads.",
+        ) from None
 
 
 def _log(text: str) -> None:
