@@ -7,8 +7,9 @@ in an environment outside this repository (torch first: pip then takes the CPU b
     /tmp/train/bin/pip install onnx numpy scikit-learn
     /tmp/train/bin/python assets/digits/train.py
 
-Data: ``sklearn.datasets.load_digits``, 1797 samples (UCI "Optical Recognition of Handwritten Digits", CC BY 4.0). A fifth
-(360, stratified) is the evaluation set and is never trained on; the calibration sample comes from the training part.
+Data: ``sklearn.datasets.load_digits``, 1797 samples (UCI "Optical Recognition of Handwritten Digits", CC BY 4.0).
+A fifth (360, stratified) is the evaluation set and is never trained on; the calibration sample comes from the
+training part.
 
 Model: float32 ``pixels[batch,1,8,8]`` scaled to 0..1 (the recipe's ``preprocess: {scale: 0.0625}`` folds that scaling
 into the graph, so that callers send raw pixels) -> float32 ``logits[batch,10]``. Five 3x3 convolutions (batch norm
