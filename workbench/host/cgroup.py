@@ -1,0 +1,84 @@
+"""What the kernel accounts for the cgroup of a process, version 1 and 2.
+
+Read from the files themselves: a container engine's own stats stream gives one value a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+
+_UNLIMITED = 2**60
+"""Version 1 writes "no limit" as a number near 2**63."""
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """One reading: CPU seconds used, memory in bytes, limits in cores and bytes. None: not accounted or not limited.
+
+    ``own`` is false for the root cgroup, whose numbers are the machine's.
+    """
+
+    own: bool = False
+    cpu_seconds: float | None = None
+    cpu_limit: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+
+
+def read(pid: int, mount: Path = MOUNT, proc: Path = Path("/proc")) -> Cgroup:
+    """The cgroup of process ``pid``; an empty reading where there is none to see."""
+    groups: dict[str, str] = {}
+    for line in _text(proc / str(pid) / "cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        groups |= dict.fromkeys(controllers.split(","), group)
+    if "memory" in groups or "cpuacct" in groups:
+        return _version_1(groups, mount)
+    group = groups.get("", "/")
+    return _version_2(mount / group.lstrip("/"), group != "/")
+
+
+def _version_1(groups: dict[str, str], mount: Path) -> Cgroup:
+    def folder(controller: str) -> Path:
+        inside = mount / controller / groups.get(controller, "/").lstrip("/")
+        # In a container the path is the host's while the mount shows the container's own part of the tree.
+        return inside if inside.is_dir() else mount / controller
+
+    used = _number(folder("cpuacct") / "cpuacct.usage")
+    quota, period = _number(folder("cpu") / "cpu.cfs_quota_us"), _number(folder("cpu") / "cpu.cfs_period_us")
+    limit = _number(folder("memory") / "memory.limit_in_bytes")
+    return Cgroup(
+        own=groups.get("memory", groups.get("cpuacct", "/")) != "/",
+        cpu_seconds=None if used is None else used / 1e9,
+        cpu_limit=quota / period if quota and period and quota > 0 else None,
+        memory=_number(folder("memory") / "memory.usage_in_bytes"),
+        memory_limit=limit if limit and limit < _UNLIMITED else None,
+    )
+
+
+def _version_2(folder: Path, own: bool) -> Cgroup:
+    if not folder.is_dir():
+        return Cgroup()
+    stat = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    return Cgroup(
+        own=own,
+        cpu_seconds=int(stat["usage_usec"]) / 1e6 if "usage_usec" in stat else None,
+        cpu_limit=int(quota) / int(period) if quota.isdecimal() else None,
+        memory=_number(folder / "memory.current"),
+        memory_limit=_number(folder / "memory.max"),
+    )
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
