@@ -1,0 +1,107 @@
+"""npz files: reading any that a user brings, writing such that the bytes depend on the arrays only."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import UsageError
+
+MAX_BYTES = 8 * 2**30
+"""Arrays of one file together, unpacked. A zip of a few KiB can claim terabytes."""
+
+Array = NDArray[Any]
+
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
+    KeyError, SyntaxError, TypeError, MemoryError,
+)  # fmt: skip
+
+
+def read_npz(path: Path, location: str) -> dict[str, Array]:
+    """Every array of the file, by name. ``location`` is the file as the user knows it.
+
+    Nothing is unpickled: :class:`UsageError` for object arrays, and for anything that is not a whole npz of at most
+    8 GiB with numbers, booleans or fixed-width strings in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, location)
+            return {entry.filename.removesuffix(".npy"): _read_entry(archive, entry, location) for entry in entries}
+    except UsageError:
+        raise
+    except _ZIP_ERRORS as error:
+        raise UsageError(
+            f"{location} is not an npz file, or it is truncated or damaged.",
+            "Write it again with numpy.savez(file, x=..., y=...).",
+        ) from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write the arrays uncompressed, in the given order, without the time of day that numpy puts into zip entries."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], location: str) -> None:
+    names = [entry.filename for entry in entries]
+    if not names or not all(name.endswith(".npy") for name in names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"{location} does not hold numpy arrays, each under a name of its own.",
+            "Write it with numpy.savez(file, x=..., y=...).",
+        )
+    total = sum(entry.file_size for entry in entries)
+    if total > MAX_BYTES:
+        raise UsageError(
+            f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {MAX_BYTES / 2**30:.0f} GiB.",
+            "Give a smaller sample of the data.",
+        )
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str) -> Array:
+    """One array; its header is believed only where it agrees with the size of the entry."""
+    name = entry.filename.removesuffix(".npy")
+    with archive.open(entry) as stream:
+        head = io.BytesIO(stream.read(64 * 1024))
+    shape, dtype, start = _header(head)
+    if dtype.hasobject:
+        raise UsageError(
+            f"{location}: the array {name!r} holds Python objects, which are never loaded.",
+            "Save it as numbers: array.astype('float32').",
+        )
+    if dtype.kind not in "biufUS":
+        raise UsageError(f"{location}: the array {name!r} has the dtype {dtype}.", "Save it as plain numbers.")
+    if any(dim < 0 for dim in shape) or start + math.prod(shape) * dtype.itemsize != entry.file_size:
+        raise UsageError(
+            f"{location}: the array {name!r} says its shape is {list(shape[:8])}, which its data does not fit.",
+            "The file is damaged: write it again with numpy.savez.",
+        )
+    with archive.open(entry) as stream:
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype and the offset of the values."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"npy version {version}")
+    return shape, dtype, stream.tell()
