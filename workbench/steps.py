@@ -46,31 +46,41 @@ class StepKind:
 
     ``nature`` is ``artifact`` (same key, same bytes), ``figure`` (measured on this machine: the machine is part of the
     key) or ``effect`` (changes something outside the store: always carried out).
-    ``packages`` are the workbench packages whose source decides the result, ``tools`` the installed distributions.
+    ``packages`` are the workbench packages and asset folders whose content decides the result, ``tools`` the installed
+    distributions; ``isa`` says that the instruction set decides it too. ``decision`` steps are cheap, decide on the
+    values of other steps and run in the run process (:mod:`workbench.decide`).
     """
 
     function: str
     packages: tuple[str, ...]
     tools: tuple[str, ...] = ()
-    nature: Literal["artifact", "figure", "effect"] = "artifact"
+    nature: Literal["artifact", "figure", "effect", "decision"] = "artifact"
+    isa: bool = False
 
 
 _MODEL = ("onnx", "onnxruntime", "numpy")
 
+_IMAGE = ("workbench.image", "assets/image")
+_RUNNING = ("workbench.image", "workbench.bench", "workbench.server")
+
 KINDS: Mapping[str, StepKind] = {
     "model": StepKind("workbench.model.bring:bring", ("workbench.model",), ("onnx", "numpy")),
     "data": StepKind("workbench.model.data:prepare", ("workbench.model",), ("numpy",)),
-    "quantize": StepKind("workbench.compress.quantize:quantize", ("workbench.compress",), _MODEL),
-    "evaluate": StepKind("workbench.evaluate.score:score", ("workbench.evaluate",), (*_MODEL, "scikit-learn"), "figure"),
+    "quantize": StepKind("workbench.compress.quantize:quantize", ("workbench.compress",), _MODEL, isa=True),
+    "evaluate": StepKind(
+        "workbench.evaluate.score:score", ("workbench.evaluate",), (*_MODEL, "scikit-learn"), isa=True
+    ),
     "latency": StepKind("workbench.bench.latency:compare", ("workbench.bench", "workbench.server"), _MODEL, "figure"),
-    "base-resolve": StepKind("workbench.image.base:resolve", ("workbench.image",)),
-    "base": StepKind("workbench.image.base:layer", ("workbench.image",)),
-    "wheels-resolve": StepKind("workbench.image.wheels:resolve", ("workbench.image",), ("uv",)),
-    "wheels": StepKind("workbench.image.wheels:layer", ("workbench.image",)),
+    "choose": StepKind("workbench.decide:choose", ("workbench.evaluate",), nature="decision"),
+    "base-resolve": StepKind("workbench.image.base:resolve", _IMAGE),
+    "base": StepKind("workbench.image.base:layer", _IMAGE),
+    "wheels-resolve": StepKind("workbench.image.wheels:resolve", _IMAGE, ("uv",)),
+    "wheels": StepKind("workbench.image.wheels:layer", _IMAGE),
     "server-layer": StepKind("workbench.image.content:server_layer", ("workbench.image", "workbench.server")),
     "model-layer": StepKind("workbench.image.content:model_layer", ("workbench.image",)),
     "image": StepKind("workbench.image.oci:assemble", ("workbench.image",)),
-    "parity": StepKind("workbench.image.parity:check", ("workbench.image", "workbench.server"), _MODEL, "figure"),
-    "benchmark": StepKind("workbench.bench.benchmark:measure", ("workbench.bench", "workbench.server"), _MODEL, "figure"),
-    "push": StepKind("workbench.registry.push:push", ("workbench.registry",), (), "effect"),
+    "parity": StepKind("workbench.image.parity:check", _RUNNING, _MODEL, isa=True),
+    "benchmark": StepKind("workbench.bench.benchmark:measure", _RUNNING, (*_MODEL, "mlcommons-loadgen"), "figure"),
+    "gates": StepKind("workbench.decide:gates", ("workbench.evaluate",), nature="decision"),
+    "push": StepKind("workbench.registry.push:push", ("workbench.registry",), nature="effect"),
 }

@@ -1,0 +1,167 @@
+"""What the results of a run come to: the artifacts and figures that a lock records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.lock import Artifacts, Figure, HostFigures, ImageFacts, Lock, Resolved, pins_of, recipe_digests
+from workbench.plan import CREATED, LAYERS, Step, base_request, source_digest, toolchain, wheels_request
+from workbench.recipe import Recipe
+from workbench.steps import KINDS
+from workbench.store import Result, Store
+
+_ROOMS_OF_MADE = ("workbench.model", "workbench.compress")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step with its result and the ingredients that it was made of."""
+
+    step: Step
+    result: Result
+    ingredients: Mapping[str, str]
+    reused: bool
+
+
+def host_name(machine: Mapping[str, Any]) -> str:
+    """The class of a machine as one line: figures of one class compare, others do not."""
+    gpus = machine.get("gpus") or []
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB" + "".join(
+        f", {gpu}" for gpu in gpus
+    )
+
+
+def lock_of(
+    recipe: Recipe, steps: list[Step], done: Mapping[str, Done], store: Store, machine: Mapping[str, Any], isa: str
+) -> Lock:
+    """The lock that says what these results are. Figures of other host classes are the caller's to keep."""
+    return Lock(
+        recipe=recipe_digests(recipe),
+        artifacts=_artifacts(recipe, steps, done, store, isa),
+        figures={
+            host_name(machine["class"]): HostFigures(machine=dict(machine["facts"]), values=_figures(recipe, done))
+        },
+    )
+
+
+def _artifacts(recipe: Recipe, steps: list[Step], done: Mapping[str, Done], store: Store, isa: str) -> Artifacts:
+    return Artifacts(
+        toolchain=toolchain(steps),
+        instruction_set=isa,
+        seed=recipe.seed,
+        sources=_sources(recipe, done),
+        made=dict(_made(done)),
+        choice=str(done["choose"].result.values["choice"]),
+        image=_image(done) if "image" in done else None,
+        base=_resolved(base_request(recipe), done["base"], store) if "base" in done else None,
+        wheels=_resolved(wheels_request(recipe), done["wheels"], store) if "wheels" in done else None,
+    )
+
+
+def _sources(recipe: Recipe, done: Mapping[str, Done]) -> dict[str, str]:
+    found = {"model.source": done["model"].ingredients["input source"]}
+    found |= {f"model.source {path}": digest for path, digest in sorted(done["model"].result.also_read.items())}
+    for name in ("evaluate", "calibrate"):
+        if digest := done["data"].ingredients.get(f"input {name}"):
+            found[f"data.{name}"] = digest
+    return found | ({"server source": source_digest("workbench.server")} if recipe.image else {})
+
+
+def _made(done: Mapping[str, Done]) -> Iterator[tuple[str, str]]:
+    """The artifacts of the model and compress rooms: ``model``, ``data/evaluate``, ``int8/quantize`` …"""
+    for name, item in done.items():
+        if KINDS[item.step.kind].packages[0] in _ROOMS_OF_MADE:
+            for output in item.result.files:
+                yield (name if output == "model" else f"{name}/{output}"), item.result.digest(output)
+
+
+def _resolved(request: dict[str, Any], layer: Done, store: Store) -> Resolved:
+    return Resolved(request=request, pins=pins_of(store.path(layer.ingredients["input pins"]).read_bytes()))
+
+
+def _image(done: Mapping[str, Done]) -> ImageFacts:
+    values = done["image"].result.values
+    layers = {layer["name"]: layer["diff_id"] for layer in values["layers"]}
+    return ImageFacts(
+        config=values["config"],
+        manifest=values["manifest"],
+        compressor=values["layers"][0]["compressor"],
+        created=CREATED,
+        layers={name: layers[name] for name in LAYERS},
+    )
+
+
+def _figures(recipe: Recipe, done: Mapping[str, Done]) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    for name in ("original", *recipe.variants):
+        found |= _variant_figures(name, done)
+    if "image" in done:
+        values = done["image"].result.values
+        found["image.size"] = _size(values["size"])
+        found["image.uncompressed"] = _size(values["uncompressed"])
+    for name in recipe.benchmark:
+        if item := done.get(f"benchmark/{name}"):
+            for system in ("process", "image"):
+                found |= _benchmark_figures(f"benchmark.{name}.{system}", item.result.values.get(system, {}))
+    return found
+
+
+def _variant_figures(name: str, done: Mapping[str, Done]) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    if item := done.get(f"evaluate/{name}"):
+        values = item.result.values
+        metric = values["metric"]
+        found[f"{name}.size"] = _size(values["size"])
+        found[f"{name}.{metric['name']}"] = Figure(
+            value=float(metric["value"]),
+            interval=metric.get("interval"),
+            unit="",
+            better="higher" if metric["higher_is_better"] else "lower",
+            kind="metric",
+        )
+    if item := done.get(f"latency/{name}"):
+        values = item.result.values
+        own = values["original"] if name == "original" else values["variant"]
+        found |= _percentiles(name, own)
+        if "ratio" in values:
+            interval = values["ratio_interval"]
+            found[f"{name}.ratio"] = Figure(
+                value=values["ratio"], interval=interval, unit="of original", better="lower", kind="latency"
+            )
+    return found
+
+
+def _size(count: int) -> Figure:
+    return Figure(value=float(count), unit="B", better="lower", kind="size")
+
+
+def _percentiles(name: str, values: Mapping[str, Any]) -> dict[str, Figure]:
+    return {
+        f"{name}.{level}": Figure(
+            value=float(values[f"{level}_ns"]),
+            interval=values.get(f"{level}_interval_ns"),
+            unit="ns",
+            better="lower",
+            kind="latency",
+        )
+        for level in ("p50", "p90", "p95", "p99", "p99.9")
+        if values.get(f"{level}_ns") is not None
+    }
+
+
+def _benchmark_figures(name: str, values: Mapping[str, Any]) -> dict[str, Figure]:
+    if not values.get("valid"):
+        return {}  # a run that LoadGen calls INVALID has no figures
+    found = _percentiles(name, values)
+    for key, unit, better, kind in (
+        ("peak_memory_bytes", "B", "lower", "memory"),
+        ("start_to_first_answer_s", "s", "lower", "latency"),
+        ("max_rate_qps", "1/s", "higher", "latency"),
+    ):
+        if values.get(key) is not None:
+            interval = values.get(f"{key}_interval")
+            figure = {"value": float(values[key]), "interval": interval, "unit": unit, "better": better, "kind": kind}
+            found[f"{name}.{key.rsplit('_', 1)[0]}"] = Figure.model_validate(figure)
+    return found

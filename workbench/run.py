@@ -1,0 +1,314 @@
+"""The run process: ``python -m workbench.run RUN_FOLDER LOCK_FD`` carries out what the folder's request asks for.
+
+Started by :func:`workbench.runs.start` in a session of its own. It is the one writer of the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench import __version__, events, recipe
+from workbench.decide import DECISIONS, Decided
+from workbench.errors import Cancelled, MachineLacks, StepFailed, UsageError, WorkbenchError
+from workbench.executor import Stop, execute
+from workbench.lock import Lock, recipe_digests
+from workbench.lock import load as load_lock
+from workbench.outcome import Done
+from workbench.plan import (
+    Pinned,
+    Pins,
+    Ref,
+    SourceFile,
+    Step,
+    base_request,
+    ingredients,
+    key_of,
+    plan,
+    toolchain,
+    wheels_request,
+)
+from workbench.process import adopt_orphans, kill_descendants
+from workbench.runs import Request, load_request
+from workbench.samples import SampleLog
+from workbench.steps import KINDS
+from workbench.store import Result, Store, canonical, remove_tree
+
+
+def machine_facts() -> tuple[dict[str, Any], str]:
+    """This machine (``class``: which figures compare, ``facts``: information) and its instruction-set class."""
+    from workbench.host.fingerprint import host_class, host_facts, isa_class
+
+    return {"class": host_class(), "facts": host_facts()}, isa_class()
+
+
+def pins_for(file: recipe.RecipeFile, lock: Lock | None, update: list[str]) -> Pins:
+    """What the lock pins for this recipe: all that the recipe did not change and ``--update`` does not name."""
+    if lock is None:
+        return Pins()
+    found = lock.artifacts
+    base = wheels = choice = None
+    if file.recipe.image is not None:
+        if found.base and found.base.request == base_request(file.recipe) and "base" not in update:
+            base = found.base.pin_bytes()
+        if found.wheels and found.wheels.request == wheels_request(file.recipe) and "wheels" not in update:
+            wheels = found.wheels.pin_bytes()
+    decides = ("model", "data", "variants", "gate", "choose")
+    now = recipe_digests(file.recipe)
+    known = found.choice in ("original", *file.recipe.variants)
+    if "choice" not in update and known and all(lock.recipe.get(part) == now[part] for part in decides):
+        choice = found.choice
+    return Pins(base, wheels, choice)
+
+
+def check_toolchain(lock: Lock, steps: list[Step], path: Path) -> None:
+    """Raises MachineLacks where another toolchain is installed than the lock was made with."""
+    now = toolchain(steps)
+    locked = {name: version for name, version in lock.artifacts.toolchain.items() if name in now}
+    if changed := [f"{name} {old} → {now[name]}" for name, old in locked.items() if now[name] != old]:
+        words = " ".join(f"'{name}=={version}'" for name, version in locked.items() if now[name] != version)
+        raise MachineLacks(
+            f"{path.name} was made with another toolchain: {', '.join(changed)} is here.",
+            f"Make that environment with: pip install {words}   or take this one: workbench run --update tools",
+        )
+
+
+class Run:
+    """One run: goes through the plan step by step, from the store where it can, and says so in the event log."""
+
+    def __init__(self, folder: Path, request: Request, stop: Stop) -> None:
+        self.folder = folder
+        self.request = request
+        self.stop = stop
+        self.log = events.EventLog(folder / "events.jsonl")
+        self.project = Path(request.project)
+        self.file = recipe.load(Path(request.recipe), request.overrides)
+        self.lock = load_lock(self.file.lock_path)
+        if self.request.mode == "replay" and self.lock is None:
+            raise UsageError(f"There is no lock {self.file.lock_path}.", f"Make one: workbench run {request.recipe}")
+        self.machine, self.isa = machine_facts()
+        self.store = Store(self._store_folder())
+        self.done: dict[str, Done] = {}
+        self.samples = SampleLog(folder / "samples.jsonl")
+        self.broken_gates: list[WorkbenchError] = []
+
+    def _store_folder(self) -> Path:
+        """A replay takes nothing from the project's store: it has an empty one of its own."""
+        if self.request.mode == "replay" and not self.request.cached:
+            return self.project / ".workbench" / "replays" / self.folder.name
+        return self.project / ".workbench"
+
+    def carry_out(self) -> None:
+        """Goes through the whole plan. Raises the error that ended it early."""
+        self._announce()
+        self.store.create()
+        self.store.sweep()
+        steps = self.plan()
+        if self.lock is not None and "tools" not in self.request.update:
+            check_toolchain(self.lock, steps, self.file.lock_path)
+        self.log.write(events.Planned(steps=[(step.id, step.kind) for step in steps]))
+        try:
+            for step in steps:
+                self.stop.check()
+                self._step(step)
+        except WorkbenchError as error:
+            self.log.write(events.StepFailed(step=step.id, error=error.as_record()))
+            raise
+
+    def plan(self) -> list[Step]:
+        """The steps up to ``--until``."""
+        steps = plan(self.file, pins_for(self.file, self.lock, self.request.update))
+        if until := self.request.until:
+            known = [step.id for step in steps]
+            if until not in known:
+                raise UsageError(f"There is no step {until} in this recipe.", f"Its steps: {', '.join(known)}")
+            steps = steps[: known.index(until) + 1]
+        return steps
+
+    def _announce(self) -> None:
+        self.log.write(
+            events.RunStarted(
+                run=self.folder.name,
+                recipe=str(self.file.path.relative_to(self.project)),
+                name=self.file.recipe.name,
+                mode="replay" if self.request.mode == "replay" else "run",
+                command=self.request.command,
+                pid=os.getpid(),
+                machine=self.machine,
+                workbench=__version__,
+            )
+        )
+
+    def _step(self, step: Step) -> None:
+        if KINDS[step.kind].nature == "decision":
+            self._decide(step)
+            return
+        digests = {name: self._digest(source) for name, source in step.inputs.items()}
+        found = ingredients(step, digests, self.isa, canonical(self.machine["class"]).decode())
+        key = key_of(step.kind, found)
+        if self._take(step, key, found):
+            return
+        with contextlib.ExitStack() as alone:
+            alone.enter_context(self.store.alone(key.removeprefix("sha256:"), self.stop.event))
+            if self._take(step, key, found):
+                return  # another run made it while this one waited
+            if KINDS[step.kind].nature == "figure":
+                alone.enter_context(self.store.alone("measuring", self.stop.event))
+            self._make(step, key, found)
+
+    def _take(self, step: Step, key: str, found: Mapping[str, str]) -> bool:
+        """Takes the result of ``step`` from the store, if it is there and may be taken."""
+        nature = KINDS[step.kind].nature
+        resolves = step.kind.removesuffix("-resolve") in self.request.update
+        if nature == "effect" or self.request.fresh or resolves:
+            return False
+        if nature == "figure" and self.request.mode == "replay":
+            return False
+        result = self.store.find(key)
+        if result is None or any(self._project_digest(path) != seen for path, seen in result.also_read.items()):
+            return False
+        self._finish(step, key, found, result, reused=True, seconds=0.0)
+        return True
+
+    def _make(self, step: Step, key: str, found: dict[str, str]) -> None:
+        started = time.monotonic()
+        self.log.write(events.StepStarted(step=step.id, key=key, ingredients=found))
+        sources = [self.project / source.path for source in step.inputs.values() if isinstance(source, SourceFile)]
+        before = [_identity(path) for path in sources]
+        log = self.folder / "logs" / f"{step.id.replace('/', '-')}.txt"
+        paths = {name: self._path(source) for name, source in step.inputs.items()}
+        with self.store.scratch(step.id.replace("/", "-")) as scratch, self.samples.of(step.id):
+            files, values = execute(step, paths, scratch, self.project, log, self.stop, lambda m: self._hear(step, m))
+            if [_identity(path) for path in sources] != before:
+                raise StepFailed(
+                    f"A file that step {step.id} reads changed while it ran.", "Run the same command again."
+                )
+            result = self.store.put(key, files, values, values.pop("also_read", {}))
+        self._finish(step, key, found, result, reused=False, seconds=time.monotonic() - started)
+
+    def _finish(
+        self, step: Step, key: str, found: Mapping[str, str], result: Result, *, reused: bool, seconds: float
+    ) -> None:
+        self.done[step.id] = Done(step, result, found, reused)
+        self.log.write(
+            events.StepFinished(
+                step=step.id,
+                key=key,
+                reused=reused,
+                files={name: dict(file) for name, file in result.files.items()},
+                values=dict(result.values),
+                ingredients=dict(found),
+                seconds=round(seconds, 3),
+            )
+        )
+
+    def _decide(self, step: Step) -> None:
+        decided: Decided = DECISIONS[step.kind](step, {name: item.result for name, item in self.done.items()})
+        self.log.write(events.StepStarted(step=step.id, key="", ingredients={}))
+        files = {} if decided.model is None else {"model": self._file(decided.model)}
+        self._finish(step, "", {}, Result(files, decided.values, {}), reused=False, seconds=0.0)
+        if decided.error is not None:
+            if self.request.mode != "replay" or not files:
+                raise decided.error
+            self.broken_gates.append(
+                decided.error
+            )  # a replay makes the locked variant all the same, and tells at the end
+
+    def _file(self, ref: Ref) -> Mapping[str, Any]:
+        return self.done[ref.step].result.files[ref.output]
+
+    def _digest(self, source: Ref | SourceFile | Pinned) -> str:
+        match source:
+            case Ref():
+                return str(self._file(source)["digest"])
+            case SourceFile():
+                return self._project_digest(source.path)
+            case Pinned():
+                return self.store.put_bytes(source.data)
+
+    def _path(self, source: Ref | SourceFile | Pinned) -> Path:
+        return self.project / source.path if isinstance(source, SourceFile) else self.store.path(self._digest(source))
+
+    def _project_digest(self, path: str) -> str:
+        try:
+            return self.store.source_digest(self.project / path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+
+    def _hear(self, step: Step, message: Mapping[str, Any]) -> None:
+        match message["is"]:
+            case "progress":
+                done, total, text = message["done"], message["total"], message["text"]
+                self.log.write(events.StepProgress(step=step.id, done=done, total=total, text=text))
+            case "note":
+                self.log.write(events.StepNote(step=step.id, text=message["text"]))
+            case "sample":
+                self.samples.write(step.id, message["kind"], message["values"])
+
+    def close(self) -> None:
+        """Removes what only this run needed."""
+        if self.store.folder != self.project / ".workbench":
+            remove_tree(self.store.folder)
+        self.samples.close()
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _conclude(run: Run) -> events.RunFinished:
+    """What follows on a plan that was carried out: the lock and its commit, or the verdict of a replay."""
+    if run.request.mode != "replay":
+        from workbench.record import record
+
+        return events.RunFinished(status="done", exit_code=record(run))
+    from workbench.replay import conclude
+
+    errors = conclude(run)
+    if not errors:
+        return events.RunFinished(status="done", exit_code=0)
+    return events.RunFinished(status="failed", exit_code=errors[0].exit_code, error=errors[0].as_record())
+
+
+def main() -> int:
+    """Carries out the run; its exit code, which the last event also holds."""
+    folder = Path(sys.argv[1])
+    stop = Stop()
+    stop.listen()
+    adopt_orphans()
+    request = load_request(folder)
+    run: Run | None = None
+    log = None
+    try:
+        run = Run(folder, request, stop)
+        log = run.log
+        run.carry_out()
+        finished = _conclude(run)
+    except WorkbenchError as error:
+        finished = events.RunFinished(
+            status="cancelled" if isinstance(error, Cancelled) else "failed",
+            exit_code=error.exit_code,
+            error=error.as_record(),
+        )
+    except Exception as error:
+        traceback.print_exc()
+        bug = WorkbenchError(
+            f"Unexpected: {type(error).__name__}: {error}.", f"Please report it with {folder / 'logs' / 'run.txt'}."
+        )
+        finished = events.RunFinished(status="failed", exit_code=1, error=bug.as_record())
+    kill_descendants()
+    if run is not None:
+        run.close()
+    (log or events.EventLog(folder / "events.jsonl")).write(finished)
+    return finished.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
