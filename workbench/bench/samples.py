@@ -1,0 +1,63 @@
+"""Queries from an evaluation file: one for each sample, as a model in process or a server over HTTP takes them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.errors import UsageError
+from workbench.server.datatypes import BY_ONNX_TYPE
+
+Feed = dict[str, Any]
+
+LIMIT = 64
+"""Most samples that load is made of: enough variety, and little enough to stay in memory as JSON."""
+
+
+def feeds(path: Path, arguments: Sequence[Any], limit: int = LIMIT) -> list[Feed]:
+    """One feed for each of the first ``limit`` samples of the npz at ``path``.
+
+    ``arguments`` are a session's inputs. An input whose first axis is fixed at n takes n samples at a time (the first
+    ones again where they run out); one with no axis for samples takes the sample alone.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {argument.name: archive[argument.name] for argument in arguments}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(f"The evaluation data {path} cannot be used: {error}", "Make it again.") from None
+    count = min(limit, *(len(array) for array in arrays.values()))
+    if count == 0:
+        raise UsageError(f"The evaluation data {path} holds no sample.", "Give at least one.")
+    return [
+        {argument.name: _query(arrays[argument.name], index, argument.shape) for argument in arguments}
+        for index in range(count)
+    ]
+
+
+def request_bodies(queries: Sequence[Feed], arguments: Sequence[Any]) -> list[bytes]:
+    """Each feed as the body of an Open Inference Protocol request."""
+    names = {argument.name: BY_ONNX_TYPE[argument.type].name for argument in arguments}
+    return [_body(query, names) for query in queries]
+
+
+def _query(array: Any, index: int, shape: Sequence[Any]) -> Any:
+    if array.ndim == len(shape) + 1:
+        return np.ascontiguousarray(array[index])
+    batch = shape[0] if shape and isinstance(shape[0], int) else 1
+    rows = [(index + offset) % len(array) for offset in range(batch)]
+    rows_array = np.ascontiguousarray(array[rows])
+    # npz cannot hold object arrays safely, so strings lie there as fixed-width text.
+    return rows_array.astype(object) if array.dtype.kind in "US" else rows_array
+
+
+def _body(query: Feed, datatypes: Mapping[str, str]) -> bytes:
+    inputs = [
+        {"name": name, "shape": list(array.shape), "datatype": datatypes[name], "data": array.ravel().tolist()}
+        for name, array in query.items()
+    ]
+    return json.dumps({"inputs": inputs}, separators=(",", ":")).encode()
