@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.lock import Artifacts, Figure, HostFigures, ImageFacts, Lock, Resolved, pins_of, recipe_digests
-from workbench.plan import CREATED, LAYERS, Step, base_request, source_digest, toolchain, wheels_request
+from workbench.plan import CREATED, LAYERS, Pinned, Step, base_request, source_digest, toolchain, wheels_request
 from workbench.recipe import Recipe
 from workbench.steps import KINDS
 from workbench.store import Result, Store
@@ -78,7 +78,9 @@ def _made(done: Mapping[str, Done]) -> Iterator[tuple[str, str]]:
 
 
 def _resolved(request: dict[str, Any], layer: Done, store: Store) -> Resolved:
-    return Resolved(request=request, pins=pins_of(store.path(layer.ingredients["input pins"]).read_bytes()))
+    source = layer.step.inputs["pins"]
+    data = source.data if isinstance(source, Pinned) else store.path(layer.ingredients["input pins"]).read_bytes()
+    return Resolved(request=request, pins=pins_of(data))
 
 
 def _image(done: Mapping[str, Done]) -> ImageFacts:

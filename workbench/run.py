@@ -20,15 +20,13 @@ from workbench.errors import Cancelled, MachineLacks, StepFailed, UsageError, Wo
 from workbench.executor import Stop, execute
 from workbench.lock import Lock, recipe_digests
 from workbench.lock import load as load_lock
+from workbench.lookup import Lookup
 from workbench.outcome import Done
 from workbench.plan import (
-    Pinned,
     Pins,
-    Ref,
     SourceFile,
     Step,
     base_request,
-    ingredients,
     key_of,
     plan,
     toolchain,
@@ -38,7 +36,7 @@ from workbench.process import adopt_orphans, kill_descendants
 from workbench.runs import Request, load_request
 from workbench.samples import SampleLog
 from workbench.steps import KINDS
-from workbench.store import Result, Store, canonical, remove_tree
+from workbench.store import Result, Store, remove_tree
 
 
 def machine_facts() -> tuple[dict[str, Any], str]:
@@ -65,6 +63,14 @@ def pins_for(file: recipe.RecipeFile, lock: Lock | None, update: list[str]) -> P
     if "choice" not in update and known and all(lock.recipe.get(part) == now[part] for part in decides):
         choice = found.choice
     return Pins(base, wheels, choice)
+
+
+def planned(file: recipe.RecipeFile, pins: Pins, until: str) -> list[Step]:
+    """The steps of a recipe, up to and with ``until`` where it is given."""
+    steps = plan(file, pins)
+    if not until:
+        return steps
+    return steps[: [step.id for step in steps].index(until) + 1]
 
 
 def check_toolchain(lock: Lock, steps: list[Step], path: Path) -> None:
@@ -94,6 +100,10 @@ class Run:
             raise UsageError(f"There is no lock {self.file.lock_path}.", f"Make one: workbench run {request.recipe}")
         self.machine, self.isa = machine_facts()
         self.store = Store(self._store_folder())
+        replay = request.mode == "replay"
+        self.lookup = Lookup(
+            self.project, self.store, self.machine, self.isa, request.fresh, tuple(request.update), fresh_figures=replay
+        )
         self.done: dict[str, Done] = {}
         self.samples = SampleLog(folder / "samples.jsonl")
         self.broken_gates: list[WorkbenchError] = []
@@ -109,7 +119,8 @@ class Run:
         self._announce()
         self.store.create()
         self.store.sweep()
-        steps = self.plan()
+        pins = pins_for(self.file, self.lock, self.request.update)
+        steps = planned(self.file, pins, self.request.until)
         if self.lock is not None and "tools" not in self.request.update:
             check_toolchain(self.lock, steps, self.file.lock_path)
         self.log.write(events.Planned(steps=[(step.id, step.kind) for step in steps]))
@@ -120,16 +131,6 @@ class Run:
         except WorkbenchError as error:
             self.log.write(events.StepFailed(step=step.id, error=error.as_record()))
             raise
-
-    def plan(self) -> list[Step]:
-        """The steps up to ``--until``."""
-        steps = plan(self.file, pins_for(self.file, self.lock, self.request.update))
-        if until := self.request.until:
-            known = [step.id for step in steps]
-            if until not in known:
-                raise UsageError(f"There is no step {until} in this recipe.", f"Its steps: {', '.join(known)}")
-            steps = steps[: known.index(until) + 1]
-        return steps
 
     def _announce(self) -> None:
         self.log.write(
@@ -149,8 +150,7 @@ class Run:
         if KINDS[step.kind].nature == "decision":
             self._decide(step)
             return
-        digests = {name: self._digest(source) for name, source in step.inputs.items()}
-        found = ingredients(step, digests, self.isa, canonical(self.machine["class"]).decode())
+        found = self.lookup.ingredients(step, self.results)
         key = key_of(step.kind, found)
         if self._take(step, key, found):
             return
@@ -162,19 +162,16 @@ class Run:
                 alone.enter_context(self.store.alone("measuring", self.stop.event))
             self._make(step, key, found)
 
-    def _take(self, step: Step, key: str, found: Mapping[str, str]) -> bool:
+    @property
+    def results(self) -> dict[str, Result]:
+        return {name: item.result for name, item in self.done.items()}
+
+    def _take(self, step: Step, key: str, found: dict[str, str]) -> bool:
         """Takes the result of ``step`` from the store, if it is there and may be taken."""
-        nature = KINDS[step.kind].nature
-        resolves = step.kind.removesuffix("-resolve") in self.request.update
-        if nature == "effect" or self.request.fresh or resolves:
-            return False
-        if nature == "figure" and self.request.mode == "replay":
-            return False
-        result = self.store.find(key)
-        if result is None or any(self._project_digest(path) != seen for path, seen in result.also_read.items()):
-            return False
-        self._finish(step, key, found, result, reused=True, seconds=0.0)
-        return True
+        result = self.lookup.find(step, found)
+        if result is not None:
+            self._finish(step, key, found, result, reused=True, seconds=0.0)
+        return result is not None
 
     def _make(self, step: Step, key: str, found: dict[str, str]) -> None:
         started = time.monotonic()
@@ -182,7 +179,7 @@ class Run:
         sources = [self.project / source.path for source in step.inputs.values() if isinstance(source, SourceFile)]
         before = [_identity(path) for path in sources]
         log = self.folder / "logs" / f"{step.id.replace('/', '-')}.txt"
-        paths = {name: self._path(source) for name, source in step.inputs.items()}
+        paths = {name: self.lookup.path(source, self.results) for name, source in step.inputs.items()}
         with self.store.scratch(step.id.replace("/", "-")) as scratch, self.samples.of(step.id):
             files, values = execute(step, paths, scratch, self.project, log, self.stop, lambda m: self._hear(step, m))
             if [_identity(path) for path in sources] != before:
@@ -209,9 +206,10 @@ class Run:
         )
 
     def _decide(self, step: Step) -> None:
-        decided: Decided = DECISIONS[step.kind](step, {name: item.result for name, item in self.done.items()})
+        decided: Decided = DECISIONS[step.kind](step, self.results)
         self.log.write(events.StepStarted(step=step.id, key="", ingredients={}))
-        files = {} if decided.model is None else {"model": self._file(decided.model)}
+        model = decided.model
+        files = {} if model is None else {"model": self.done[model.step].result.files[model.output]}
         self._finish(step, "", {}, Result(files, decided.values, {}), reused=False, seconds=0.0)
         if decided.error is not None:
             if self.request.mode != "replay" or not files:
@@ -219,27 +217,6 @@ class Run:
             self.broken_gates.append(
                 decided.error
             )  # a replay makes the locked variant all the same, and tells at the end
-
-    def _file(self, ref: Ref) -> Mapping[str, Any]:
-        return self.done[ref.step].result.files[ref.output]
-
-    def _digest(self, source: Ref | SourceFile | Pinned) -> str:
-        match source:
-            case Ref():
-                return str(self._file(source)["digest"])
-            case SourceFile():
-                return self._project_digest(source.path)
-            case Pinned():
-                return self.store.put_bytes(source.data)
-
-    def _path(self, source: Ref | SourceFile | Pinned) -> Path:
-        return self.project / source.path if isinstance(source, SourceFile) else self.store.path(self._digest(source))
-
-    def _project_digest(self, path: str) -> str:
-        try:
-            return self.store.source_digest(self.project / path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
     def _hear(self, step: Step, message: Mapping[str, Any]) -> None:
         match message["is"]:

@@ -1,0 +1,365 @@
+"""The command line: every command, thin. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from workbench.errors import MachineLacks, UsageError, WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.recipe import RecipeFile
+    from workbench.runs import Request
+
+app = typer.Typer(
+    help="Takes a machine-learning model from a file to a compressed, benchmarked, pushed container image.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, such as recipes/digits.yaml")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+RunName = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="a run's name or its beginning; the newest without")
+]
+UPDATES = ("base", "wheels", "tools", "choice")
+
+
+def _words() -> list[str]:
+    """The command as it was typed."""
+    return ["workbench", *sys.argv[1:]]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    detach: Annotated[bool, typer.Option(help="start the run and return at once")] = False,
+    dry_run: Annotated[bool, typer.Option(help="say what would run, what would be reused, and why")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="another value, this once")
+    ] = None,
+    until: Annotated[str, typer.Option(metavar="STEP", help="stop after this step")] = "",
+    fresh: Annotated[bool, typer.Option(help="make everything again")] = False,
+    update: Annotated[
+        list[str] | None, typer.Option(metavar="WHAT", help="unpin: base, wheels, tools or choice")
+    ] = None,
+    no_commit: Annotated[bool, typer.Option("--no-commit", help="write the lock, but do not commit")] = False,
+    json: Json = False,
+) -> None:
+    """Carry out a recipe: make what is not made yet, write the lock, commit both."""
+    from workbench import recipe as recipes
+    from workbench.runs import Request
+
+    if unknown := [item for item in update or [] if item not in UPDATES]:
+        raise UsageError(f"--update {unknown[0]} is not known.", f"Allowed: {', '.join(UPDATES)}.")
+    file = recipes.load(recipe, set_ or ())
+    request = Request(
+        project=str(file.project),
+        recipe=str(file.path),
+        command=_words(),
+        overrides=set_ or [],
+        until=until,
+        fresh=fresh,
+        update=update or [],
+        commit=not no_commit,
+    )
+    _check_until(file, request)
+    if dry_run:
+        _dry_run(file, request, json)
+    else:
+        _start(request, detach, json)
+
+
+def _check_until(file: RecipeFile, request: Request) -> None:
+    from workbench.document import nearest
+    from workbench.plan import Pins, plan
+
+    steps = [step.id for step in plan(file, Pins())]
+    if request.until and request.until not in steps:
+        hint = nearest(request.until, steps)
+        raise UsageError(
+            f"There is no step {request.until} in {file.path.name}; {hint}", f"Its steps: {', '.join(steps)}."
+        )
+
+
+def _dry_run(file: RecipeFile, request: Request, json: bool) -> None:
+    from screens.tables import print_table
+
+    from workbench import lock
+    from workbench.dryrun import foresee
+    from workbench.lookup import Lookup
+    from workbench.run import machine_facts, pins_for, planned
+    from workbench.store import Store
+
+    machine, isa = machine_facts()
+    pins = pins_for(file, lock.load(file.lock_path), request.update)
+    update = tuple(request.update)
+    lookup = Lookup(
+        file.project, Store(file.project / ".workbench"), machine, isa, request.fresh, update, fresh_figures=False
+    )
+    rows = foresee(planned(file, pins, request.until), lookup, file.project, request.recipe)
+    print_table(["step", "will", "because"], rows, json=json)
+
+
+def _start(request: Request, detach: bool, json: bool) -> None:
+    from workbench import runs
+
+    folder = runs.start(request)
+    if detach:
+        typer.echo(folder.name)
+        return
+    raise typer.Exit(_watch(folder, json))
+
+
+def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
+    """Follows a run to its end; its exit code. SIGINT and SIGTERM cancel the run, SIGHUP leaves it running."""
+    import signal
+
+    from screens.console import watch as follow
+
+    from workbench import runs
+
+    def stop(*_: Any) -> None:
+        runs.cancel(folder)
+
+    def leave(*_: Any) -> NoReturn:
+        raise typer.Exit(0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop if cancel else leave)
+    return runs.exit_code_of(follow(folder, json=json))
+
+
+@app.command()
+def replay(
+    recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
+    level: Annotated[str, typer.Option(help="exact: every digest and figure; figures: only the figures")] = "exact",
+    cached: Annotated[bool, typer.Option(help="quick check: artifacts may come from the store")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hidden=True)] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="write a JUnit report")] = None,
+    summary: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write a summary in Markdown")] = None,
+    json: Json = False,
+) -> None:
+    """Make everything again from the lock in an empty store, and compare."""
+    from screens.report import junit as write_junit
+    from screens.report import summary_markdown
+
+    from workbench import recipe as recipes
+    from workbench import runs
+    from workbench.errors import PRECEDENCE
+    from workbench.runs import Request
+
+    if level not in ("exact", "figures"):
+        raise UsageError(f"--level {level} is not known.", "Allowed: exact, figures.")
+    files = [recipes.load(path, set_ or ()) for path in recipe]
+    codes, states = [], []
+    for file in files:
+        request = Request(
+            project=str(file.project),
+            recipe=str(file.path),
+            command=_words(),
+            mode="replay",
+            level=level,
+            cached=cached,
+            overrides=set_ or [],
+        )
+        folder = runs.start(request)
+        codes.append(_watch(folder, json))
+        states.append(runs.state_of(folder))
+    if junit:
+        write_junit(states, junit)
+    if summary:
+        summary_markdown(states, summary)
+    order = [*PRECEDENCE, *sorted(set(codes) - set(PRECEDENCE) - {0}), 0]
+    raise typer.Exit(next(code for code in order if code in codes))
+
+
+def _project() -> Path:
+    from workbench.recipe import project_of
+
+    return project_of(Path.cwd() / "here")
+
+
+@app.command("runs")
+def list_runs(json: Json = False) -> None:
+    """The runs of this project, newest first."""
+    from screens.tables import print_table
+
+    from workbench import runs
+
+    rows = [runs.summary(folder) for folder in runs.all_runs(_project())]
+    print_table(
+        ["run", "recipe", "mode", "status", "exit_code", "seconds", "finished", "steps", "now"], rows, json=json
+    )
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """The recipes of this project: never run, as locked, changed since, running."""
+    from screens.tables import print_table
+
+    from workbench.status import recipes_status
+
+    print_table(["recipe", "status", "choice", "image", "last_run"], recipes_status(_project()), json=json)
+
+
+@app.command()
+def watch(run: RunName = None, json: Json = False) -> None:
+    """Follow a run to its end. Ending the watch leaves the run running."""
+    from workbench import runs
+
+    raise typer.Exit(_watch(runs.find(_project(), run), json, cancel=False))
+
+
+@app.command()
+def logs(run: RunName = None, step: Annotated[str, typer.Argument(help="a step of it")] = "run") -> None:
+    """The raw output of a step, or of the run process."""
+    from workbench import runs
+
+    folder = runs.find(_project(), run) / "logs"
+    path = folder / f"{step.replace('/', '-')}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in folder.iterdir()))
+        raise UsageError(f"There is no log of step {step} in run {folder.parent.name}.", f"There are: {known}.")
+    typer.echo(path.read_text(errors="replace"), nl=False)
+
+
+@app.command()
+def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+    """Stop a run; what it finished stays in the store."""
+    from workbench import runs
+
+    folder = runs.find(_project(), run)
+    if not runs.cancel(folder):
+        raise UsageError(f"Run {folder.name} is not running.", "See: workbench runs")
+    for _ in runs.follow(folder):
+        pass
+    typer.echo(f"{folder.name} {runs.state_of(folder).status}", err=True)
+
+
+@app.command()
+def gc(json: Json = False) -> None:
+    """Remove what no newest run of a recipe needs from the store."""
+    from screens.tables import print_table
+
+    from workbench.gc import collect
+
+    print_table(["removed", "files", "bytes"], collect(_project()), json=json)
+
+
+@app.command()
+def validate(recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")]) -> None:
+    """Check recipes: every problem at once, each with its line and cure."""
+    from workbench import recipe as recipes
+
+    problems = []
+    for path in recipe:
+        try:
+            recipes.load(path)
+            typer.echo(f"{path}: valid")
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of a recipe, for editors."""
+    import json
+
+    from workbench.recipe import schema as recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2))
+
+
+@app.command()
+def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json = False) -> None:
+    """A model's signature, operators, parameters, FLOPs and size by layer."""
+    from screens.inspect import print_model
+    from workbench.model.inspect import inspect as inspect_model
+
+    print_model(inspect_model(model), json=json)
+
+
+@app.command()
+def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD", json: Json = False) -> None:
+    """What changed in recipe and figures since a revision."""
+    from screens.tables import print_table
+
+    from workbench.diff import changes
+
+    print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+
+
+@app.command()
+def export(
+    recipe: RecipePath,
+    variant: Annotated[str | None, typer.Argument(metavar="[VARIANT]", help="the chosen one without")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE")] = Path("model.onnx"),
+) -> None:
+    """Give a compressed model out as a file."""
+    from workbench.export import export_variant
+
+    digest = export_variant(recipe, variant, output)
+    typer.echo(f"{output} {digest}")
+
+
+@app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    threads: Annotated[int, typer.Option(help="threads of the session")] = 1,
+) -> None:
+    """The image's server, on this machine."""
+    from workbench.server.serve import serve as serve_models
+
+    if not model.is_file():
+        raise UsageError(f"There is no file {model}.", "Name an ONNX file.")
+    serve_models({model.stem: model}, host=host, port=port, threads=threads)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="a project folder, made if need be")] = Path("workbench-demo"),
+    json: Json = False,
+) -> None:
+    """The main job on the shipped digits, in a project folder of its own."""
+    from workbench import recipe as recipes
+    from workbench.demo import make_project
+    from workbench.runs import Request
+
+    path = make_project(folder)
+    file = recipes.load(path)
+    typer.echo(f"Project {file.project}: workbench run {path.relative_to(file.project)}", err=True)
+    _start(Request(project=str(file.project), recipe=str(file.path), command=_words()), detach=False, json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine has, and how to get what it lacks."""
+    from screens.tables import print_table
+
+    from workbench.doctor import examine
+
+    rows = examine(_project())
+    print_table(["what", "state", "found", "cure"], rows, json=json)
+    if any(row["state"] == "missing" and row["needed"] for row in rows):
+        raise MachineLacks("This machine lacks something that a run needs.", "See the table above.")
+
+
+def main() -> None:
+    """The entry point: runs the command, and tells errors as sentences with their exit code."""
+    try:
+        app(standalone_mode=True)
+    except WorkbenchError as error:
+        typer.echo(f"workbench: {error.message}", err=True)
+        if error.cure:
+            typer.echo(error.cure, err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,109 @@
+"""What this machine has, and how to get what it lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def examine(project: Path) -> list[Row]:
+    """A row for each thing a run may need: ``what``, ``state`` (ok, missing), ``found``, ``cure``, ``needed``.
+
+    ``needed`` says that the main job cannot do without it.
+    """
+    return [check(project) for check in _CHECKS]
+
+
+def _row(what: str, found: str, cure: str, *, needed: bool) -> Row:
+    return {
+        "what": what,
+        "state": "ok" if found else "missing",
+        "found": found,
+        "cure": "" if found else cure,
+        "needed": needed,
+    }
+
+
+def _program(what: str, program: str, version: list[str], package: str, *, needed: bool) -> Row:
+    path = shutil.which(program)
+    found = ""
+    if path is not None:
+        done = subprocess.run([path, *version], capture_output=True, text=True, timeout=20, check=False)
+        found = (done.stdout or done.stderr).strip().splitlines()[0] if done.returncode == 0 else ""
+    return _row(what, found, f"apt-get install {package}", needed=needed)
+
+
+def _git(_project: Path) -> Row:
+    return _program("git", "git", ["--version"], "git", needed=True)
+
+
+def _apt(_project: Path) -> Row:
+    return _program("apt (for the Debian base)", "apt-get", ["--version"], "apt", needed=True)
+
+
+def _dpkg(_project: Path) -> Row:
+    return _program("dpkg-deb (for the Debian base)", "dpkg-deb", ["--version"], "dpkg", needed=True)
+
+
+def _bubblewrap(_project: Path) -> Row:
+    return _program("bubblewrap (runs images without an engine)", "bwrap", ["--version"], "bubblewrap", needed=False)
+
+
+def _engine(_project: Path) -> Row:
+    sockets = [os.environ.get("DOCKER_HOST", "").removeprefix("unix://"), "/var/run/docker.sock"]
+    found = next((socket for socket in sockets if socket and Path(socket).is_socket()), "")
+    return _row(
+        "container engine",
+        found,
+        "not needed with builder: oci; to load images: apt-get install docker.io",
+        needed=False,
+    )
+
+
+def _gpu(_project: Path) -> Row:
+    from workbench.host.nvidia import gpu_names
+
+    return _row("NVIDIA GPU", ", ".join(gpu_names()), "not needed with device: cpu", needed=False)
+
+
+def _repository(project: Path) -> Row:
+    from workbench.history import head_of
+
+    found = f"{project} at {head_of(project)}" if head_of(project) else ""
+    return _row("git repository", found, "git init; without it the lock is written and not committed", needed=False)
+
+
+def _disk(project: Path) -> Row:
+    from workbench.units import format_size
+
+    free = shutil.disk_usage(project).free
+    found = f"{format_size(free)} free" if free > 2 << 30 else ""
+    return _row("disk space", found, f"only {format_size(free)} free: workbench gc, or another disk", needed=False)
+
+
+def _cpu(_project: Path) -> Row:
+    from workbench.host.fingerprint import host_class, isa_class
+
+    found = host_class()
+    return _row(
+        "CPU", f"{found['cpu']}, {found['cores']} cores, {found['memory_gib']} GiB, {isa_class()}", "", needed=True
+    )
+
+
+_CHECKS: tuple[Callable[[Path], Row], ...] = (
+    _cpu,
+    _disk,
+    _git,
+    _repository,
+    _apt,
+    _dpkg,
+    _bubblewrap,
+    _engine,
+    _gpu,
+)

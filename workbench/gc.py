@@ -1,0 +1,74 @@
+"""Removing from the store what nothing needs any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from workbench import runs
+from workbench.errors import UsageError
+from workbench.store import Store, held, remove_tree
+
+
+def collect(project: Path) -> list[dict[str, Any]]:
+    """Removes results that no newest run of a recipe used, objects that no result names, unpacked images and replays
+    and scratch of dead runs; a row for each with how many files and bytes went. Raises UsageError while a run is on."""
+    store = Store(project / ".workbench")
+    if alive := [folder.name for folder in runs.all_runs(project) if runs.is_alive(folder)]:
+        raise UsageError(f"Run {alive[0]} is at work on the store.", "Wait for its end, or cancel it.")
+    store.create()
+    with held(store.locks / "scratch"):
+        kept = _kept_keys(project)
+        results = [path for path in store.results.glob("*/*.json") if f"sha256:{path.stem}" not in kept]
+        rows = [_remove("results", results)]
+        named = {file["digest"] for path in store.results.glob("*/*.json") for file in _files(path)}
+        named |= _pinned(project)
+        objects = [path for path in store.objects.glob("*/*") if f"sha256:{path.name}" not in named]
+        rows.append(_remove("objects", objects))
+        rows.append(_remove("unpacked images", list((store.folder / "roots").glob("*"))))
+        replays = store.folder / "replays"
+        rows.append(_remove("replays that died", list(replays.glob("*"))))
+    store.sweep()
+    return rows
+
+
+def _files(result: Path) -> Iterable[dict[str, Any]]:
+    files: dict[str, dict[str, Any]] = json.loads(result.read_bytes())["files"]
+    return files.values()
+
+
+def _kept_keys(project: Path) -> set[str]:
+    """The keys that the newest run of each recipe used, as far as it came, and the newest that was carried out."""
+    kept: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
+    for folder in runs.all_runs(project):
+        state = runs.state_of(folder)
+        mark = (state.recipe, state.status == "done")
+        if state.mode == "run" and mark not in seen:
+            seen.add(mark)
+            kept |= {step.key for step in state.steps.values() if step.key}
+    return kept
+
+
+def _pinned(project: Path) -> set[str]:
+    """The digests of pins that the locks hold: steps read them as files."""
+    return {
+        digest
+        for folder in runs.all_runs(project)[:50]
+        for step in runs.state_of(folder).steps.values()
+        if (digest := step.ingredients.get("input pins"))
+    }
+
+
+def _remove(what: str, paths: list[Path]) -> dict[str, Any]:
+    size = 0
+    for path in paths:
+        if path.is_dir():
+            size += sum(item.lstat().st_size for item in path.rglob("*") if item.is_file() and not item.is_symlink())
+            remove_tree(path)
+        else:
+            size += path.stat().st_size
+            path.unlink()
+    return {"removed": what, "files": len(paths), "bytes": size}
