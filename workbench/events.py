@@ -103,7 +103,9 @@ class LockWritten(Event, frozen=True, kw_only=True, tag="lock-written"):
 
 
 class Verdict(Event, frozen=True, kw_only=True, tag="verdict"):
-    """What a replay found."""
+    """What a replay found. ``same`` names the artifacts that were reproduced, ``compared`` the figures that the lock has
+    for this class of machines.
+    """
 
     level: str
     reproduced: int
@@ -112,6 +114,8 @@ class Verdict(Event, frozen=True, kw_only=True, tag="verdict"):
     worse: list[dict[str, Any]]
     cause: str = ""
     remarks: list[str] = []
+    same: list[str] = []
+    compared: list[str] = []
 
 
 class RunFinished(Event, frozen=True, kw_only=True, tag="run-finished"):

@@ -34,18 +34,23 @@ def conclude(run: Run) -> list[WorkbenchError]:
         remarks.append(
             f"Today's figures would choose {today or 'no variant'}; the lock says {run.lock.artifacts.choice}."
         )
-    same = {
-        name for name, value in lock.flat(run.lock.artifacts).items() if lock.flat(found.artifacts).get(name) == value
-    }
+    flat = lock.flat(found.artifacts)
+    same = [
+        name
+        for name, value in lock.flat(run.lock.artifacts).items()
+        if flat.get(name) == value and not name.startswith(_NO_ARTIFACT) and name != "image manifest"
+    ]
     run.log.write(
         events.Verdict(
             level=run.request.level,
-            reproduced=sum(not name.startswith(_NO_ARTIFACT) and name != "image manifest" for name in same),
+            reproduced=len(same),
             reused=sum(item.reused for item in run.done.values()),
             differences=[{"name": item.name, "locked": item.locked, "found": item.found} for item in broken],
             worse=worse,
             cause=cause,
             remarks=remarks,
+            same=same,
+            compared=_compared(run, found),
         )
     )
     return _errors(run, broken, cause, worse)
@@ -77,6 +82,13 @@ def _figures(run: Run, found: lock.Lock) -> tuple[list[dict[str, Any]], list[str
         if figure is not None and figure.worse_than(locked, run.file.recipe.tolerance):
             worse.append({"name": name, "locked": locked.value, "found": figure.value, "unit": figure.unit})
     return worse, []
+
+
+def _compared(run: Run, found: lock.Lock) -> list[str]:
+    """The figures that both the lock and this replay have for this class of machines."""
+    assert run.lock is not None
+    host, here = next(iter(found.figures.items()))
+    return [name for name in run.lock.figures[host].values if name in here.values] if host in run.lock.figures else []
 
 
 def _errors(run: Run, broken: list[lock.Difference], cause: str, worse: list[dict[str, Any]]) -> list[WorkbenchError]:
