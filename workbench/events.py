@@ -103,8 +103,9 @@ class LockWritten(Event, frozen=True, kw_only=True, tag="lock-written"):
 
 
 class Verdict(Event, frozen=True, kw_only=True, tag="verdict"):
-    """What a replay found. ``same`` names the artifacts that were reproduced, ``compared`` the figures that the lock has
-    for this class of machines.
+    """What a replay found.
+
+    ``same`` names the artifacts that were reproduced, ``compared`` the figures that the lock has for such a machine.
     """
 
     level: str
