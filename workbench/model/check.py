@@ -19,8 +19,8 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WEIGHTED = frozenset(
-    ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "PRelu", "Gather")
-    + ("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "PRelu", "Gather"}
+    | {"BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"}
 )
 
 
