@@ -282,6 +282,7 @@ def schema() -> None:
 def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json = False) -> None:
     """A model's signature, operators, parameters, FLOPs and size by layer."""
     from screens.inspect import print_model
+
     from workbench.model.inspect import inspect as inspect_model
 
     print_model(inspect_model(model), json=json)

@@ -177,6 +177,7 @@ def edit(path: Path, where: Sequence[str], value: Any) -> None:
 
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
+    yaml.brace_single_entry_mapping_in_flow_sequence = True
     yaml.width = 4096
     document = yaml.load(path.read_text())
     node = document

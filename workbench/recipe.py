@@ -233,17 +233,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
     return RecipeFile(recipe, project, path.resolve(), tuple(overrides))
 
 
+_STAND_INS: dict[str, Any] = {
+    "workbench": FORMAT,
+    "name": "unnamed",
+    "model": {"source": "unnamed"},
+    "data": {"evaluate": "unnamed", "metric": "accuracy"},
+}
+
+
 def _validate(document: Document, problems: list[Problem]) -> Recipe | None:
-    """The recipe, or what is left of it without its invalid values, so that the whole can be checked all the same."""
+    """The recipe; where it is not valid, what is left without the invalid values, so that the whole is checked too."""
+    try:
+        return Recipe.model_validate(document.data)
+    except ValidationError as error:
+        problems.extend(_problems(error, document))
     data = copy.deepcopy(document.data)
     for _ in range(4):
         try:
             return Recipe.model_validate(data)
         except ValidationError as error:
-            problems.extend(problem for problem in _problems(error, document) if problem not in problems)
             for item in error.errors(include_url=False):
                 where = _spelled(item["loc"], document.data)
                 _remove(data, where[:-1] if item["type"] == "missing" else where)
+            for key, stand_in in _STAND_INS.items():
+                given = data.get(key, stand_in)
+                data[key] = {**stand_in, **given} if isinstance(stand_in, dict) and isinstance(given, dict) else given
     return None
 
 

@@ -16,7 +16,7 @@ def recipes_of(project: Path) -> list[Path]:
 
 
 def recipes_status(project: Path) -> list[dict[str, Any]]:
-    """A row for each recipe: ``status`` (not valid, never run, as locked, changed since, running) and what is locked."""
+    """A row a recipe: ``status`` (not valid, never run, as locked, changed since, running) and what is locked."""
     return [{"recipe": str(path.relative_to(project)), **_status(path, project)} for path in recipes_of(project)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +16,64 @@ from workbench.server.datatypes import BY_ONNX_TYPE
 
 Feed = dict[str, Any]
 
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model: its name, protocol datatype and shape (a dynamic axis is -1)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
 LIMIT = 64
 """Most samples that load is made of: enough variety, and little enough to stay in memory as JSON."""
 
 
-def feeds(path: Path, arguments: Sequence[Any], limit: int = LIMIT) -> list[Feed]:
+def inputs_of_session(session: Any) -> list[Input]:
+    """The inputs of an onnxruntime session."""
+    return [
+        Input(
+            argument.name,
+            BY_ONNX_TYPE[argument.type].name,
+            tuple(extent if isinstance(extent, int) else -1 for extent in argument.shape),
+        )
+        for argument in session.get_inputs()
+    ]
+
+
+def inputs_of_metadata(metadata: Mapping[str, Any]) -> list[Input]:
+    """The inputs in the protocol's model metadata."""
+    return [Input(each["name"], each["datatype"], tuple(each["shape"])) for each in metadata["inputs"]]
+
+
+def feeds(path: Path, inputs: Sequence[Input], limit: int = LIMIT) -> list[Feed]:
     """One feed for each of the first ``limit`` samples of the npz at ``path``.
 
-    ``arguments`` are a session's inputs. An input whose first axis is fixed at n takes n samples at a time (the first
+    An input whose first axis is fixed at n takes n samples at a time (the first
     ones again where they run out); one with no axis for samples takes the sample alone.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {argument.name: archive[argument.name] for argument in arguments}
+            arrays = {each.name: archive[each.name] for each in inputs}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"The evaluation data {path} cannot be used: {error}", "Make it again.") from None
     count = min(limit, *(len(array) for array in arrays.values()))
     if count == 0:
         raise UsageError(f"The evaluation data {path} holds no sample.", "Give at least one.")
-    return [
-        {argument.name: _query(arrays[argument.name], index, argument.shape) for argument in arguments}
-        for index in range(count)
-    ]
+    return [{each.name: _query(arrays[each.name], index, each.shape) for each in inputs} for index in range(count)]
 
 
-def request_bodies(queries: Sequence[Feed], arguments: Sequence[Any]) -> list[bytes]:
+def request_bodies(queries: Sequence[Feed], inputs: Sequence[Input]) -> list[bytes]:
     """Each feed as the body of an Open Inference Protocol request."""
-    names = {argument.name: BY_ONNX_TYPE[argument.type].name for argument in arguments}
-    return [_body(query, names) for query in queries]
+    datatypes = {each.name: each.datatype for each in inputs}
+    return [_body(query, datatypes) for query in queries]
 
 
-def _query(array: Any, index: int, shape: Sequence[Any]) -> Any:
+def _query(array: Any, index: int, shape: Sequence[int]) -> Any:
     if array.ndim == len(shape) + 1:
         return np.ascontiguousarray(array[index])
-    batch = shape[0] if shape and isinstance(shape[0], int) else 1
+    batch = max(1, shape[0]) if shape else 1
     rows = [(index + offset) % len(array) for offset in range(batch)]
     rows_array = np.ascontiguousarray(array[rows])
     # npz cannot hold object arrays safely, so strings lie there as fixed-width text.

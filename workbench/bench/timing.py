@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.bench import child
 from workbench.bench.recorder import Recorder
-from workbench.bench.samples import Feed, feeds
+from workbench.bench.samples import Feed, feeds, inputs_of_session
 from workbench.errors import StepFailed
 
 Run = Callable[[Feed], object]
@@ -52,7 +52,7 @@ def _answer(request: Mapping[str, Any], recorder: Recorder) -> dict[str, Any]:
 
     try:
         session = open_session(request["model"], request["threads"])
-        queries = feeds(child.samples_of(request), session.get_inputs())
+        queries = feeds(child.samples_of(request), inputs_of_session(session))
         measure(lambda feed: session.run(None, feed), queries, request["budget_ns"], recorder.record)
     except Exception as error:  # onnxruntime's errors have no common base below Exception
         raise StepFailed(

@@ -1,0 +1,67 @@
+"""What every test has: a project folder with a real git repository, and no trace of the machine's own configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+RECIPE = """\
+workbench: 1
+name: digits
+model:
+  source: assets/digits/digits.onnx   # as trained
+  preprocess: {scale: 0.0625}
+data:
+  evaluate: assets/digits/test.npz
+  calibrate: assets/digits/calibrate.npz
+  metric: accuracy
+variants:
+  int8: [{quantize: {to: int8, mode: static}}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quiet_git(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Git reads no configuration but the repository's own, and has an author."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "none"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "A User")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "user@example.com")
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git prints."""
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A git repository with the shipped digits and a recipe for them, all committed."""
+    folder = tmp_path / "project"
+    (folder / "assets" / "digits").mkdir(parents=True)
+    (folder / "recipes").mkdir()
+    for name in ("digits.onnx", "test.npz", "calibrate.npz"):
+        shutil.copyfile(ROOT / "assets" / "digits" / name, folder / "assets" / "digits" / name)
+    (folder / "recipes" / "digits.yaml").write_text(RECIPE)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "start")
+    return folder
+
+
+@pytest.fixture
+def in_project(project: Path) -> Iterator[Path]:
+    """The project, as the working folder."""
+    before = Path.cwd()
+    os.chdir(project)
+    yield project
+    os.chdir(before)

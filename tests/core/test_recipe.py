@@ -1,0 +1,155 @@
+"""Reading recipes: every problem at once, each at its line, and nothing dangerous gets in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from workbench import document, recipe
+from workbench.errors import RecipeError, UsageError
+
+
+def problems(project: Path, old: str, new: str) -> str:
+    path = project / "recipes" / "digits.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(path)
+    return str(caught.value)
+
+
+def test_a_valid_recipe_knows_its_project_and_lock(project: Path) -> None:
+    file = recipe.load(project / "recipes" / "digits.yaml")
+    assert file.project == project
+    assert file.lock_path == project / "recipes" / "digits.lock.yaml"
+    assert file.recipe.model.preprocess is not None
+    assert file.recipe.model.preprocess.scale == 0.0625
+
+
+def test_units_become_bytes_and_seconds(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(path.read_text() + "gate: {model_size: 1.5MiB, p99: {max: 5ms}}\n")
+    gate = recipe.load(path).recipe.gate
+    assert gate.model_size == 1572864
+    assert gate.p99 is not None
+    assert gate.p99.max == pytest.approx(0.005)
+
+
+def test_all_problems_are_told_at_once_with_lines_and_cures(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(
+        "workbench: 1\n"
+        "name: digits\n"
+        "model:\n"
+        "  source: assets/digits/digit.onnx\n"
+        "  preproces: {scale: 0.0625}\n"
+        "data: {evaluate: assets/digits/test.npz, metric: acuracy}\n"
+        "variants:\n"
+        "  int8: [{quantize: {to: int8, mode: statik}}]\n"
+        "gate:\n"
+        "  model_size: 1Mib\n"
+        "  p99: {of: busi, max: 5ms}\n"
+        "benchmark:\n"
+        "  busy: {scenario: server, rate: 200/s}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(path)
+    said = str(caught.value).splitlines()
+    assert "9 problems" in said[0]
+    for line, words in (
+        (4, "there is no file assets/digits/digit.onnx"),
+        (5, "did you mean 'preprocess'?"),
+        (6, "did you mean 'accuracy'?"),
+        (8, "did you mean 'static'?"),
+        (10, "write a number with a unit"),
+        (11, "did you mean 'busy'?"),
+        (13, "the server scenario needs rate"),
+        (13, "add an image section"),
+    ):
+        assert any(item.startswith(f"  line {line}:") and words in item for item in said), (line, words, said)
+
+
+def test_a_static_variant_needs_calibration_data(project: Path) -> None:
+    said = problems(project, "  calibrate: assets/digits/calibrate.npz\n", "")
+    assert "static quantization needs data.calibrate" in said
+    assert "line 10: variants.int8.0" in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.onnx", "assets/../../x.onnx"])
+def test_files_outside_the_project_are_refused(project: Path, path: str) -> None:
+    said = problems(project, "source: assets/digits/digits.onnx", f"source: {path}")
+    assert "must be a path inside the project" in said
+
+
+def test_duplicate_keys_are_refused_at_their_line(project: Path) -> None:
+    said = problems(project, "name: digits\n", "name: digits\nname: other\n")
+    assert "line 3" in said
+    assert "duplicate key" in said
+
+
+def test_a_yaml_bomb_is_refused_before_anything_is_built(project: Path) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+    said = problems(project, "workbench: 1\n", bomb)
+    assert "anchors and aliases" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 5000, "nested more than"),
+        ("x: !!python/object:os.system [ls]\n", "tags"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("a: [1\nb: 2\n", "line"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_hostile_or_broken_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        recipe.load(path)
+
+
+def test_a_file_that_is_no_text_or_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        recipe.load(path)
+    path.write_bytes(b"#" * (document.MAX_BYTES + 1))
+    with pytest.raises(UsageError, match="larger than"):
+        recipe.load(path)
+    with pytest.raises(UsageError, match="no file"):
+        recipe.load(tmp_path / "none.yaml")
+
+
+def test_set_overrides_and_is_validated_like_the_rest(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    assert recipe.load(path, ["gate.metric_drop=0.5", "seed=7"]).recipe.gate.metric_drop == 0.5
+    with pytest.raises(RecipeError, match="unknown key"):
+        recipe.load(path, ["gate.metric_dorp=0.5"])
+    with pytest.raises(UsageError, match="key=value"):
+        recipe.load(path, ["seed"])
+
+
+def test_editing_keeps_comments_and_order(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    before = path.read_text()
+    document.edit(path, ["model", "preprocess", "scale"], 0.5)
+    assert path.read_text() == before.replace("0.0625", "0.5")
+
+
+def test_the_normal_form_has_defaults_written_out_and_means_the_same(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    one = recipe.load(path).recipe.normal_form()
+    path.write_text(path.read_text().replace("{to: int8, mode: static}", "{mode: static, to: int8, per_channel: true}"))
+    assert recipe.load(path).recipe.normal_form() == one
+    assert recipe.Recipe.model_validate(json.loads(json.dumps(one))).normal_form() == one
+
+
+def test_the_schema_describes_every_section() -> None:
+    found = recipe.schema()
+    assert set(found["properties"]) == set(recipe.Recipe.model_fields)
+    assert found["additionalProperties"] is False
