@@ -65,3 +65,14 @@ def in_project(project: Path) -> Iterator[Path]:
     os.chdir(project)
     yield project
     os.chdir(before)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI an integration test that was skipped has not shown anything: it counts as a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None or hasattr(session.config, "workerinput"):
+        return
+    skipped = [report for report in reporter.stats.get("skipped", []) if "integration" in report.keywords]
+    if skipped and exitstatus == 0:
+        reporter.write_line(f"{len(skipped)} integration tests were skipped; in CI that is a failure.", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

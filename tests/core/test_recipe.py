@@ -67,7 +67,7 @@ def test_all_problems_are_told_at_once_with_lines_and_cures(project: Path) -> No
         (10, "write a number with a unit"),
         (11, "did you mean 'busy'?"),
         (13, "the server scenario needs rate"),
-        (13, "add an image section"),
+        (12, "add an image section"),
     ):
         assert any(item.startswith(f"  line {line}:") and words in item for item in said), (line, words, said)
 
