@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -18,6 +19,7 @@ from workbench.errors import StepFailed, WorkbenchError, from_record
 from workbench.process import die_with_parent
 
 TICK_S = 0.25
+_END_S = 10.0
 
 
 def run(
@@ -54,6 +56,10 @@ def run(
             child.stdin.write(json.dumps({**request, **fields}).encode())
             child.stdin.close()
             answer = _read(answers.fileno(), time.monotonic() + patience_s, tick)
+            if answer is not None:
+                # Its end of the pipe is closed, so it ends by itself: how, its status says.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(_END_S)
         finally:
             child.kill()
     if answer is None:
