@@ -89,7 +89,6 @@ def _check_until(file: RecipeFile, request: Request) -> None:
 
 def _dry_run(file: RecipeFile, request: Request, json: bool) -> None:
     from screens.tables import print_table
-
     from workbench import lock
     from workbench.dryrun import foresee
     from workbench.lookup import Lookup
@@ -189,7 +188,6 @@ def _project() -> Path:
 def list_runs(json: Json = False) -> None:
     """The runs of this project, newest first."""
     from screens.tables import print_table
-
     from workbench import runs
 
     rows = [runs.summary(folder) for folder in runs.all_runs(_project())]
@@ -202,7 +200,6 @@ def list_runs(json: Json = False) -> None:
 def status(json: Json = False) -> None:
     """The recipes of this project: never run, as locked, changed since, running."""
     from screens.tables import print_table
-
     from workbench.status import recipes_status
 
     print_table(["recipe", "status", "choice", "image", "last_run"], recipes_status(_project()), json=json)
@@ -246,7 +243,6 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 def gc(json: Json = False) -> None:
     """Remove what no newest run of a recipe needs from the store."""
     from screens.tables import print_table
-
     from workbench.gc import collect
 
     print_table(["removed", "files", "bytes"], collect(_project()), json=json)
@@ -273,9 +269,9 @@ def schema() -> None:
     """The JSON schema of a recipe, for editors."""
     import json
 
-    from workbench.recipe import schema as recipe_schema
+    from workbench.schema import json_schema
 
-    typer.echo(json.dumps(recipe_schema(), indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
@@ -292,7 +288,6 @@ def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json 
 def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD", json: Json = False) -> None:
     """What changed in recipe and figures since a revision."""
     from screens.tables import print_table
-
     from workbench.diff import changes
 
     print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
@@ -346,7 +341,6 @@ def demo(
 def doctor(json: Json = False) -> None:
     """What this machine has, and how to get what it lacks."""
     from screens.tables import print_table
-
     from workbench.doctor import examine
 
     rows = examine(_project())

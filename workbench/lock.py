@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from workbench.document import Problem, read, refuse, render
 from workbench.errors import UsageError
-from workbench.recipe import Recipe, Tolerance
+from workbench.schema import Recipe, Tolerance
 from workbench.store import canonical, digest_of_bytes, write_atomically
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]

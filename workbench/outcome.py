@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.lock import Artifacts, Figure, HostFigures, ImageFacts, Lock, Resolved, pins_of, recipe_digests
 from workbench.plan import CREATED, LAYERS, Pinned, Step, base_request, source_digest, toolchain, wheels_request
-from workbench.recipe import Recipe
+from workbench.schema import Recipe
 from workbench.steps import KINDS
 from workbench.store import Result, Store
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.assets import asset, package_folder
-from workbench.recipe import Recipe, RecipeFile
+from workbench.recipe import RecipeFile
+from workbench.schema import Recipe
 from workbench.steps import KINDS
 from workbench.store import canonical, digest_of_bytes
 

@@ -1,4 +1,4 @@
-"""From recipe to steps and keys: shared prefixes are made once, and a key changes exactly with what decides the result."""
+"""From recipe to steps and keys: shared prefixes are made once; a key changes exactly with what decides the result."""
 
 from __future__ import annotations
 

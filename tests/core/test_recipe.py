@@ -9,6 +9,7 @@ import pytest
 
 from workbench import document, recipe
 from workbench.errors import RecipeError, UsageError
+from workbench.schema import Recipe, json_schema
 
 
 def problems(project: Path, old: str, new: str) -> str:
@@ -146,10 +147,10 @@ def test_the_normal_form_has_defaults_written_out_and_means_the_same(project: Pa
     one = recipe.load(path).recipe.normal_form()
     path.write_text(path.read_text().replace("{to: int8, mode: static}", "{mode: static, to: int8, per_channel: true}"))
     assert recipe.load(path).recipe.normal_form() == one
-    assert recipe.Recipe.model_validate(json.loads(json.dumps(one))).normal_form() == one
+    assert Recipe.model_validate(json.loads(json.dumps(one))).normal_form() == one
 
 
 def test_the_schema_describes_every_section() -> None:
-    found = recipe.schema()
-    assert set(found["properties"]) == set(recipe.Recipe.model_fields)
+    found = json_schema()
+    assert set(found["properties"]) == set(Recipe.model_fields)
     assert found["additionalProperties"] is False

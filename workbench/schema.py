@@ -1,0 +1,186 @@
+"""The schema of a recipe: what may stand in it, in which units, and what is meant where nothing stands."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from workbench.document import nearest
+from workbench.units import Duration, Size, parse_rate
+
+FORMAT = 1
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown keys are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _metric(value: object) -> object:
+    allowed = ["accuracy", "f1", "auc", "mse", "fidelity"]
+    if value in allowed or (isinstance(value, str) and re.fullmatch(r"top-[1-9]\d{0,3}", value)):
+        return value
+    raise ValueError(f"must be one of {', '.join([*allowed, 'top-K'])}; {nearest(str(value), allowed)}".rstrip("; "))
+
+
+def _rate(value: object) -> object:
+    return value if value == "max" else parse_rate(value)
+
+
+class Preprocess(Part):
+    """Numeric operations folded into the front of the graph: cast, layout, then ``(x * scale - mean) / std``."""
+
+    cast: Literal["uint8"] | None = Field(None, description="the type production sends; cast to float inside the graph")
+    layout: Literal["nhwc->nchw", "nchw->nhwc"] | None = None
+    scale: float | None = None
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
+
+
+class Model(Part):
+    """The model to start from."""
+
+    source: str = Field(description="path of an ONNX file, relative to the project")
+    preprocess: Preprocess | None = None
+
+
+class Data(Part):
+    """What the model is judged on, and what its ranges are calibrated on."""
+
+    evaluate: str = Field(description="npz with an array for each model input, and labels as y")
+    calibrate: str | None = Field(None, description="npz with an array for each model input")
+    metric: Annotated[str, BeforeValidator(_metric)] = Field(description="accuracy, top-K, f1, auc, mse or fidelity")
+
+
+class Quantize(Part):
+    """Quantization of weights, and in the static mode of activations, to 8-bit integers."""
+
+    to: Literal["int8"]
+    mode: Literal["static", "dynamic"] = "static"
+    calibration: Literal["minmax", "percentile"] = "minmax"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    per_channel: bool = True
+
+
+class Operation(Part):
+    """One link of a variant's chain: exactly one operation."""
+
+    quantize: Quantize
+
+    def named(self) -> tuple[str, Part]:
+        """The operation's name and its parameters."""
+        return "quantize", self.quantize
+
+
+class P99Gate(Part):
+    """A bound on the 99th percentile of the latency of one query."""
+
+    of: str = Field(
+        "variant", description="variant (in process), or the name of a benchmark (over HTTP, from the image)"
+    )
+    max: Duration
+
+
+class Gate(Part):
+    """What a variant must keep to be chosen."""
+
+    metric_drop: float | None = Field(None, description="the most the metric may get worse, in units of the metric")
+    metric_min: float | None = Field(None, description="the least the metric may be (the most, where lower is better)")
+    model_size: Size | None = None
+    p99: P99Gate | None = None
+    undecided: Literal["fail", "pass"] = "fail"
+
+
+class Choose(Part):
+    """Which of the variants that keep the gates is taken."""
+
+    minimize: Literal["p50", "p99", "size", "metric_drop"] = "p50"
+
+
+class DebianBase(Part):
+    """A base assembled from Debian packages."""
+
+    debian: Literal["bookworm"]
+
+
+class Limits(Part):
+    """What the container may use."""
+
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    memory: Size | None = None
+
+
+class Image(Part):
+    """The container image."""
+
+    builder: Literal["oci"] = "oci"
+    base: DebianBase = DebianBase(debian="bookworm")
+    python: Literal["3.11"] = "3.11"
+    device: Literal["cpu"] = "cpu"
+    limits: Limits = Limits()
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+
+
+class Benchmark(Part):
+    """A load put on the chosen variant, in process and from the image over HTTP."""
+
+    scenario: Literal["single-stream", "server"]
+    duration: Duration = 10.0
+    rate: Annotated[float | Literal["max"] | None, BeforeValidator(_rate)] = Field(
+        None, description="queries a second (200/s), or max: the highest rate that holds p99"
+    )
+    p99: Duration | None = Field(None, description="the latency bound of the server scenario")
+
+
+class Push(Part):
+    """Where the image goes."""
+
+    to: str = Field(description="oci:FOLDER[:TAG], an OCI layout folder relative to the project")
+
+
+class Tolerance(Part):
+    """How far a figure may be worse than the locked one, as a fraction of it, before it counts."""
+
+    latency: Annotated[float, Field(ge=0)] = 0.25
+    memory: Annotated[float, Field(ge=0)] = 0.10
+    metric: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Parity(Part):
+    """How far the image's answers may lie from the variant's in process where they are not bit-equal."""
+
+    atol: Annotated[float, Field(ge=0)] = 1e-5
+    rtol: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class Recipe(Part):
+    """A whole recipe."""
+
+    workbench: Literal[1] = Field(description="the format's version")
+    name: Name
+    model: Model
+    data: Data
+    variants: dict[Name, Annotated[list[Operation], Field(min_length=1)]] = Field(default_factory=dict)
+    gate: Gate = Gate()
+    choose: Choose = Choose()
+    image: Image | None = None
+    benchmark: dict[Name, Benchmark] = Field(default_factory=dict)
+    push: Push | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    tolerance: Tolerance = Tolerance()
+    parity: Parity = Parity()
+
+    def normal_form(self) -> dict[str, Any]:
+        """The recipe as plain JSON with every default written out: equal for recipes that mean the same."""
+        return self.model_dump(mode="json")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors."""
+    found = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "workbench recipe", **found}
