@@ -1,0 +1,147 @@
+"""An image's layers unpacked into a folder: verified while they are read, and never writing outside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from workbench.errors import MachineLacks, StepFailed
+from workbench.image.downloads import sha256_of
+from workbench.image.layers import PIECE
+from workbench.store import remove_tree
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def unpacked(config: Path, blobs: Sequence[Path], folder: Path) -> Path:
+    """The image's root below ``folder``, by the digest of its config: unpacked now, or by an earlier call.
+
+    Several processes may ask at once: one unpacks, the others wait for it. Raises StepFailed for a layer that is
+    damaged, not the one the config names, or hostile; MachineLacks where the folder cannot be written.
+    """
+    name = sha256_of(config)
+    root = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not root.is_dir():
+                # Whoever holds the lock owns the unfinished folder; one that lies there is of a killed process.
+                unfinished = folder / f"{name}.unfinished"
+                remove_tree(unfinished)
+                _unpack(json.loads(config.read_bytes()), blobs, unfinished)
+                unfinished.rename(root)
+    except OSError as error:
+        raise MachineLacks(
+            f"The image cannot be unpacked into {folder}: {error.strerror or error}.",
+            "Free disk space or correct the folder's permissions, then run the same command again.",
+        ) from error
+    return root
+
+
+def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> None:
+    rootfs = config["rootfs"]
+    assert isinstance(rootfs, dict)
+    diff_ids = rootfs["diff_ids"]
+    if len(diff_ids) != len(blobs):
+        raise StepFailed(f"The image's config names {len(diff_ids)} layers, and there are {len(blobs)}.")
+    root.mkdir(mode=0o700)
+    folders: dict[Path, int] = {root: 0o755}
+    for blob, diff_id in zip(blobs, diff_ids, strict=True):
+        with blob.open("rb") as file:
+            content = _Content(file)
+            try:
+                with tarfile.open(fileobj=cast("BinaryIO", content), mode="r|", bufsize=PIECE) as archive:
+                    for member in archive:
+                        _place(root, archive, member, folders)
+                content.drain()
+            except (tarfile.TarError, zlib.error, EOFError) as error:
+                raise StepFailed(f"A layer of the image is damaged: {error}.", "Run with --fresh.") from error
+        if content.diff_id != diff_id:
+            raise StepFailed(f"A layer of the image is {content.diff_id}, not {diff_id}.", "Run with --fresh.")
+    # Last, and deepest first: a folder may say that its owner cannot write in it.
+    for path, mode in sorted(folders.items(), key=lambda item: len(item[0].parts), reverse=True):
+        path.chmod(mode)
+
+
+class _Content:
+    """The tar inside a blob, hashed as it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._inflate = zlib.decompressobj(31) if file.read(2) == _GZIP_MAGIC else None
+        file.seek(0)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := self._file.read(PIECE)):
+            self._rest += self._inflate.decompress(piece) if self._inflate else piece
+        data, self._rest = self._rest[:size], self._rest[size:]
+        self._sha256.update(data)
+        return data
+
+    def drain(self) -> None:
+        """Reads what lies behind the end of the archive, which belongs to the content."""
+        while self.read(PIECE):
+            pass
+        if self._inflate is not None and not self._inflate.eof:
+            raise EOFError("it ends early")
+
+    @property
+    def diff_id(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
+def _place(root: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, folders: dict[Path, int]) -> None:
+    parts = member.name.split("/")
+    if member.name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        raise StepFailed(f"A layer of the image has the path {member.name!r}, which leads out of it.")
+    if parts[-1].startswith(".wh."):
+        raise StepFailed(f"A layer of the image removes /{member.name}; layers that do so are not unpacked here.")
+    path = root.joinpath(*parts)
+    if path.parent not in folders:
+        # Folders that came through a link, or not at all, are not in the list: nothing is ever written through a link.
+        raise StepFailed(f"A layer of the image has /{member.name} below something that is no folder.")
+    if member.isdir():
+        if path not in folders:
+            path.mkdir(mode=0o700)
+        folders[path] = member.mode & 0o1777
+        return
+    if path in folders:
+        raise StepFailed(f"A layer of the image puts /{member.name} in the place of a folder.")
+    path.unlink(missing_ok=True)
+    if member.issym():
+        path.symlink_to(member.linkname)
+    elif member.isfile():
+        _write(path, archive, member)
+    else:
+        raise StepFailed(f"A layer of the image has /{member.name}, which is neither file, folder nor symbolic link.")
+
+
+def _write(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    source = archive.extractfile(member)
+    assert source is not None
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        while piece := source.read(PIECE):
+            file.write(piece)
+        os.fchmod(descriptor, member.mode & 0o777)
+
+
+@contextlib.contextmanager
+def unpacked_for_now(config: Path, blobs: Sequence[Path], scratch: Path) -> Iterator[Path]:
+    """Like :func:`unpacked`, into a folder of its own below ``scratch`` that is removed at the end."""
+    folder = scratch / "image"
+    try:
+        yield unpacked(config, blobs, folder)
+    finally:
+        remove_tree(folder)
