@@ -31,7 +31,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _CONTENT_TYPE = (b"content-type", b"application/json")
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error: nobody is left to answer
+class ClientGone(Exception):
     """The client closed its connection before its request was whole."""
 
 
@@ -93,7 +93,7 @@ class App:
                 return (200 if self.ready else 503), encode({"name": model.name, "ready": self.ready})
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
-    def _model(self, scope: Scope, method: str, name: str, version: str = "") -> Model:
+    def _model(self, scope: Scope, method: str, name: str, version: str | None = None) -> Model:
         _allow(scope, method)
         return self.repository.get(name, version)
 

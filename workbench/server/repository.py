@@ -19,12 +19,12 @@ class Repository:
             for name, versions in models.items()
         }
 
-    def get(self, name: str, version: str = "") -> Model:
+    def get(self, name: str, version: str | None = None) -> Model:
         """The model; RequestError 404 where there is none."""
         versions = self._models.get(name)
         if versions is None:
             raise RequestError(404, f"there is no model {name!r} here; there is {', '.join(self._models)}")
-        model = versions.get(version) if version else next(reversed(versions.values()))
+        model = next(reversed(versions.values())) if version is None else versions.get(version)
         if model is None:
             raise RequestError(404, f"model {name!r} has no version {version!r}; it has {', '.join(versions)}")
         return model

@@ -1,0 +1,136 @@
+"""A server process from its start to SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from server_models import affine
+
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
+
+
+class Process:
+    """A server on a free port, once it is ready."""
+
+    def __init__(self, models: Path, **settings: str) -> None:
+        reader, writer = os.pipe()
+        environment = os.environ | {
+            "WORKBENCH_MODELS": str(models),
+            "WORKBENCH_PORT": "0",
+            "WORKBENCH_READY_FD": str(writer),
+            **settings,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workbench.server"],
+            env=environment,
+            pass_fds=(writer,),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            self.ready = json.loads(lines.readline() or "{}")
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.ready["host"], self.ready["port"]), 30)
+
+    def get(self, path: str) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ready['port']}{path}", timeout=30) as answer:
+            return int(answer.status)
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Process]:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    running = Process(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+def head(length: int, extra: str = "") -> bytes:
+    return (f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n{extra}\r\n").encode()
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_the_ready_line_names_the_port_that_listens(server: Process) -> None:
+    assert server.ready["pid"] == server.process.pid
+    assert server.get("/v2/health/ready") == 200
+    server.process.send_signal(signal.SIGTERM)
+    code, out, err = server.end()
+    assert code == 0
+    assert out == ""
+    assert err == f"workbench.server: serving affine/1 at http://127.0.0.1:{server.ready['port']}\n"
+
+
+def test_sigterm_refuses_new_requests_and_finishes_those_in_flight(server: Process) -> None:
+    with server.connect() as idle, server.connect() as busy:
+        # The answer to a request on each shows that both are known to the server.
+        for connection in (idle, busy):
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        busy.sendall(head(len(BODY), "Expect: 100-continue\r\n"))
+        assert busy.recv(65536).startswith(b"HTTP/1.1 100")
+        server.process.send_signal(signal.SIGTERM)
+        assert until_closed(idle) == b""  # it stops
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        busy.sendall(BODY)
+        answer = until_closed(busy)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["outputs"][1]["data"] == [6]
+    assert server.end()[0] == 0
+
+
+def test_a_body_announced_too_long_is_refused_unread(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(head(10**12))
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"WORKBENCH_MAX_BODY" in answer
+
+
+def test_a_client_that_goes_away_harms_nobody(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(head(1000) + b"{")
+    assert server.get("/v2/health/live") == 200
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.end()
+    assert code == 0
+    assert "Traceback" not in err
+
+
+def test_a_missing_model_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    code, _, err = Process(tmp_path).end()
+    assert code == 2
+    assert err.count("\n") == 1
+    assert str(tmp_path) in err
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = Process(tmp_path, WORKBENCH_PORT=str(port)).end()
+    assert code == 2
+    assert f"Cannot listen on 127.0.0.1:{port}" in err

@@ -1,0 +1,116 @@
+"""What models a server takes, and where their inference runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from server_models import affine, asker, lookup, write_model
+
+from workbench.server import model as model_module
+from workbench.server.app import App
+from workbench.server.errors import ServerError
+from workbench.server.repository import find_models, load_models
+from workbench.server.settings import Settings, from_environment
+
+
+def test_models_lie_by_name_and_version(tmp_path: Path) -> None:
+    one = affine(tmp_path / "a" / "1" / "model.onnx")
+    two = affine(tmp_path / "b" / "3" / "model.onnx")
+    assert find_models(tmp_path) == {"a": {"1": one}, "b": {"3": two}}
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=str(tmp_path)):
+        find_models(tmp_path)
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ServerError, match=r"broken\.onnx cannot be loaded"):
+        load_models({"m": {"1": broken}}, 1)
+
+
+def test_a_type_that_the_protocol_lacks_is_named(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    sequence = helper.make_tensor_sequence_value_info("many", TensorProto.FLOAT, None)
+    path = write_model(
+        tmp_path / "m.onnx", [helper.make_node("SequenceConstruct", ["x"], ["many"])], [value], [sequence]
+    )
+    with pytest.raises(ServerError, match="'many' is a seq"):
+        load_models({"m": {"1": path}}, 1)
+
+
+def test_a_name_that_is_no_path_segment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="cannot name a model"):
+        load_models({"a/b": {"1": affine(tmp_path / "m.onnx")}}, 1)
+
+
+def test_a_model_that_refuses_zeros_is_served_all_the_same(tmp_path: Path) -> None:
+    reshape = write_model(
+        tmp_path / "m.onnx",
+        [helper.make_node("Reshape", ["x", "to"], ["y"])],
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [4]),
+            helper.make_tensor_value_info("to", TensorProto.INT64, [3]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c"])],
+    )
+    said: list[str] = []
+    repository = load_models({"m": {"1": reshape}}, 1, said.append)
+    assert "no warm-up on zeros" in said[0]
+    (loaded,) = repository
+    feed = {"x": np.ones(4, np.float32), "to": np.array([2, 1, 2])}
+    assert loaded.run(feed, ["y"])[0].shape == (2, 1, 2)
+
+
+def test_a_slow_model_leaves_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    run = model_module.Model.run
+
+    def watched(self: Any, feed: Any, outputs: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return run(self, feed, outputs)
+
+    repository = load_models({"m": {"1": lookup(tmp_path / "m.onnx")}}, 1)
+    monkeypatch.setattr(model_module.Model, "run", watched)
+    ask = asker(App(repository, 1000))
+    body = {"inputs": [{"name": "index", "shape": [1], "datatype": "INT64", "data": [1]}]}
+    for limit, where in ((10**15, "MainThread"), (-1, "MainThread"), (-1, "inference_0")):
+        # The first run over the limit is found out by its own time, so the one after it is elsewhere.
+        monkeypatch.setattr(model_module, "SLOW_NS", limit)
+        assert ask("/v2/models/m/infer", body)[0] == 200
+        assert threads[-1] == where
+
+
+def test_settings_come_from_the_environment() -> None:
+    assert from_environment({}) == Settings()
+    settings = from_environment({"WORKBENCH_PORT": "0", "WORKBENCH_THREADS": "2", "WORKBENCH_MODELS": "/m"})
+    assert (settings.port, settings.threads, settings.models) == (0, 2, Path("/m"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORKBENCH_PORT", "65536"), ("WORKBENCH_PORT", "http"), ("WORKBENCH_THREADS", "0")]
+)
+def test_a_setting_that_cannot_be_is_named(name: str, value: str) -> None:
+    with pytest.raises(ServerError, match=name):
+        from_environment({name: value})
+
+
+def test_the_server_needs_only_what_the_image_has() -> None:
+    program = (
+        "import sys, workbench.server.serve\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('workbench')))\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    ours, tops = (set(line.split()) for line in shown.splitlines())
+    assert all(name == "workbench" or name.startswith("workbench.server") for name in ours)
+    assert not tops & {"psutil", "onnx", "scipy", "sklearn", "pydantic", "typer", "rich", "mlperf_loadgen"}
