@@ -1,0 +1,66 @@
+"""What a replay found, as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from screens.blocks import Block, Cell, cell, row
+from screens.words import ABSENT, number, quantity, short
+from workbench.events import RunState, Verdict
+
+
+def verdict(state: RunState) -> Iterator[Block]:
+    """The counts, what differs with its cause, what is worse, and remarks; nothing where there is no verdict yet."""
+    found = state.verdict
+    if found is None:
+        return
+    yield Block(
+        f"reproduced {found.reproduced}, reused {found.reused}",
+        below=(Cell(summary(found), "bad" if found.worse or _breaks(found) else "good"),),
+    )
+    if found.differences:
+        yield Block(
+            "Artifacts that differ from the lock",
+            ("artifact", "locked", "found"),
+            tuple(row(each.get("name", ABSENT), *_pair(each)) for each in found.differences),
+            (cell(f"First differing input: {found.cause}"),) if found.cause else (),
+        )
+    if found.worse:
+        yield Block(
+            "Figures worse than locked, outside interval and tolerance",
+            ("figure", "locked", "found", "unit"),
+            tuple(row(*figure(each)) for each in found.worse),
+            right=frozenset({1, 2}),
+        )
+    if found.remarks:
+        yield Block("Remarks", below=tuple(cell(remark) for remark in found.remarks))
+
+
+def summary(found: Verdict) -> str:
+    """A sentence on artifacts and one on figures."""
+    differ = len(found.differences)
+    artifacts = f"{quantity(differ, 'artifact')} {'differs' if differ == 1 else 'differ'} from the lock"
+    if not differ:
+        artifacts = "Every artifact is the locked one"
+    elif found.level == "figures":
+        artifacts += ", which level figures allows"
+    compared = len(found.compared)
+    worse = f"{len(found.worse) or 'none'} worse than locked"
+    figures = f"{quantity(compared, 'figure')} compared, {worse}" if compared or found.worse else "No figure compared"
+    return f"{artifacts}. {figures}."
+
+
+def figure(each: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Name, locked and found value, unit."""
+    locked, now = number(each.get("locked")), number(each.get("found"))
+    name, unit = str(each.get("name", ABSENT)), str(each.get("unit", ""))
+    return name, ABSENT if locked is None else f"{locked:.6g}", ABSENT if now is None else f"{now:.6g}", unit
+
+
+def _pair(each: Mapping[str, Any]) -> tuple[str, str]:
+    return short(each.get("locked")), short(each.get("found"))
+
+
+def _breaks(found: Verdict) -> bool:
+    return bool(found.differences) and found.level == "exact"
