@@ -66,6 +66,15 @@ def head(length: int, extra: str = "") -> bytes:
     return (f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n{extra}\r\n").encode()
 
 
+def until(connection: socket.socket, end: bytes) -> bytes:
+    said = b""
+    while not said.endswith(end):
+        part = connection.recv(65536)
+        assert part, said
+        said += part
+    return said
+
+
 def until_closed(connection: socket.socket) -> bytes:
     parts = []
     while part := connection.recv(65536):
@@ -88,9 +97,9 @@ def test_sigterm_refuses_new_requests_and_finishes_those_in_flight(server: Proce
         # The answer to a request on each shows that both are known to the server.
         for connection in (idle, busy):
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: here\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            assert until(connection, b'{"live":true}').startswith(b"HTTP/1.1 200")
         busy.sendall(head(len(BODY), "Expect: 100-continue\r\n"))
-        assert busy.recv(65536).startswith(b"HTTP/1.1 100")
+        assert until(busy, b"\r\n\r\n").startswith(b"HTTP/1.1 100")
         server.process.send_signal(signal.SIGTERM)
         assert until_closed(idle) == b""  # it stops
         with pytest.raises(ConnectionRefusedError):
