@@ -1,0 +1,71 @@
+"""What the kernel accounts for a cgroup, read from its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workbench.host.cgroup import Cgroup, read
+
+
+def put(root: Path, contents: dict[str, str]) -> None:
+    for name, content in contents.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def test_version_2(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/7/cgroup": "0::/app/one\n",
+            "fs/app/one/cpu.stat": "usage_usec 2500000\nuser_usec 1\n",
+            "fs/app/one/cpu.max": "150000 100000\n",
+            "fs/app/one/memory.current": "1048576\n",
+            "fs/app/one/memory.max": "max\n",
+        },
+    )
+    assert read(7, tmp_path / "fs", tmp_path / "proc") == Cgroup(True, 2.5, 1.5, 1048576, None)
+
+
+def test_version_2_without_a_cgroup_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path, {"proc/7/cgroup": "0::/\n", "fs/cpu.stat": "usage_usec 1000000\n"})
+    reading = read(7, tmp_path / "fs", tmp_path / "proc")
+    assert not reading.own
+    assert reading.cpu_seconds == 1.0
+
+
+def test_version_1(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/7/cgroup": "4:memory:/app\n3:cpu,cpuacct:/app\n1:name=systemd:/\n",
+            "fs/cpuacct/app/cpuacct.usage": "2500000000\n",
+            "fs/cpu/app/cpu.cfs_quota_us": "-1\n",
+            "fs/cpu/app/cpu.cfs_period_us": "100000\n",
+            "fs/memory/app/memory.usage_in_bytes": "4096\n",
+            "fs/memory/app/memory.limit_in_bytes": "536870912\n",
+        },
+    )
+    assert read(7, tmp_path / "fs", tmp_path / "proc") == Cgroup(True, 2.5, None, 4096, 536870912)
+
+
+def test_version_1_writes_no_limit_as_a_huge_number(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/7/cgroup": "4:memory:/app\n",
+            "fs/memory/app/memory.usage_in_bytes": "4096\n",
+            "fs/memory/app/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+    )
+    assert read(7, tmp_path / "fs", tmp_path / "proc").memory_limit is None
+
+
+def test_version_1_inside_a_container_reads_what_is_mounted(tmp_path: Path) -> None:
+    put(tmp_path, {"proc/7/cgroup": "4:memory:/docker/abc\n", "fs/memory/memory.usage_in_bytes": "4096\n"})
+    assert read(7, tmp_path / "fs", tmp_path / "proc").memory == 4096
+
+
+def test_nothing_to_see_is_an_empty_reading(tmp_path: Path) -> None:
+    assert read(7, tmp_path / "fs", tmp_path / "proc") == Cgroup()
