@@ -79,8 +79,8 @@ def _metric(variant: Variant) -> str:
     return _with_interval(metric.get("value"), metric.get("interval"))
 
 
-def _with_interval(value: object, interval: object, unit: str = "") -> str:
-    text = words.measured(value, interval, unit=unit)
+def _with_interval(value: object, interval: object) -> str:
+    text = words.measured(value, interval)
     return text if text == ABSENT or "\n" in text else f"{text}\n(no interval)"
 
 
@@ -152,13 +152,13 @@ def latency_table(found: list[Variant]) -> Iterator[Block]:
                 words.latency(own.get("p99_ns"), own.get("p99_interval_ns"))
                 if own.get("p99_ns") is not None
                 else "not enough samples",
-                _with_interval(each.latency.get("ratio"), each.latency.get("ratio_interval"), "×"),
+                _with_interval(each.latency.get("ratio"), each.latency.get("ratio_interval")),
                 Cell(words.safe(verdict_words), _VERDICT_TONES.get(verdict_words, "")),
             )
         )
     yield Block(
         "Latency in process",
-        ("variant", "queries", "p50", "p99", "to original", "verdict"),
+        ("variant", "queries", "p50", "p99", "ratio", "verdict"),
         tuple(rows),
         (*_latency_conditions(measured), *_disturbed(measured)),
         right=frozenset({1}),
@@ -171,7 +171,7 @@ def _latency_conditions(found: list[Variant]) -> Iterator[Cell]:
     said = [" or ".join(quantity(n, "thread") for n in threads) or "threads unknown"]
     if pairs:
         said.append(" or ".join(quantity(n, "pair") for n in pairs) + " of fresh processes")
-    yield Cell("; ".join([*said, "95% intervals from the processes."]), "dim")
+    yield Cell("; ".join([*said, "95% intervals from the processes; ratio to the original."]), "dim")
 
 
 def _disturbed(found: list[Variant]) -> Iterator[Cell]:
