@@ -33,7 +33,7 @@ RATE_STEPS = 8
 RATE_SPAN = 64.0
 """The search goes from what one query after the other would give, times 2, down to this fraction of it."""
 
-CLIENT_COST_S = 1.0
+CLIENT_COST_S = 0.5
 
 LAYERS = ("base", "wheels", "server", "model")
 

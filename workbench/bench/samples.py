@@ -54,7 +54,7 @@ def feeds(path: Path, inputs: Sequence[Input], limit: int = LIMIT) -> list[Feed]
     ones again where they run out); one with no axis for samples takes the sample alone.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {each.name: archive[each.name] for each in inputs}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"The evaluation data {path} cannot be used: {error}", "Make it again.") from None
@@ -72,10 +72,10 @@ def request_bodies(queries: Sequence[Feed], inputs: Sequence[Input]) -> list[byt
 
 def _query(array: Any, index: int, shape: Sequence[int]) -> Any:
     if array.ndim == len(shape) + 1:
-        return np.ascontiguousarray(array[index])
+        return np.array(array[index], order="C")
     batch = max(1, shape[0]) if shape else 1
     rows = [(index + offset) % len(array) for offset in range(batch)]
-    rows_array = np.ascontiguousarray(array[rows])
+    rows_array = np.array(array[rows], order="C")
     # npz cannot hold object arrays safely, so strings lie there as fixed-width text.
     return rows_array.astype(object) if array.dtype.kind in "US" else rows_array
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import bdtr, stdtrit
 
 Numbers = Sequence[float] | np.ndarray[Any, np.dtype[Any]]
 Verdict = Literal["faster", "slower", "no difference"]
@@ -45,6 +44,9 @@ def minimum_count(fraction: float, confidence: float = 0.99) -> int:
     1 - confidence if the true percentile were higher: the smallest n with P(Binomial(n, 1 - fraction) <= 1) <= 0.01.
     Gives 64 for p90, 130 for p95, 219 for p97, 662 for p99 and 6,636 for p99.9, as LoadGen's table does.
     """
+    # Late: it takes longer to import than all the rest of a measuring process, which needs no intervals.
+    from scipy.special import bdtr
+
     n = 2
     while bdtr(1, n, 1 - fraction) > 1 - confidence:
         n += 1
@@ -65,6 +67,8 @@ def key_of(fraction: float) -> str:
 
 def repeated(values: Numbers, confidence: float = CONFIDENCE) -> Interval:
     """The geometric mean of one figure from each of at least 2 repetitions, with Student's t-interval on logarithms."""
+    from scipy.special import stdtrit
+
     logs = np.log(np.asarray(values, dtype=np.float64))
     n = len(logs)
     half = float(stdtrit(n - 1, (1 + confidence) / 2) * logs.std(ddof=1) / math.sqrt(n))

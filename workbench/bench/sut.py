@@ -90,7 +90,7 @@ class InTurn(Generic[Query]):
             if self._queue.qsize() < self._longest:
                 self._queue.put((sample.id, sample.index, _clock()))
             else:
-                self._failures.add(f"overload: more than {self._longest} queries waiting")
+                self._failures.add(f"overload: more than {self._longest} queries wait, too many for the bound")
                 lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class OverHttp:
             if self._pool.backlog() < self._longest:
                 self._pool.send(self._requests[sample.index], done)
             else:
-                done(f"overload: more than {self._longest} requests waiting for a connection")
+                done(f"overload: more than {self._longest} requests wait, too many for the bound")
 
     def _completion(self, identity: int) -> Callable[[str], None]:
         start = _clock()
