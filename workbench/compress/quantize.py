@@ -20,7 +20,7 @@ from workbench.compress.select import count_weighted, nodes_to_quantize
 from workbench.errors import StepFailed, UsageError
 from workbench.model.batches import rows_per_call
 from workbench.model.canonical import canonicalise, serialise
-from workbench.model.check import MIN_OPSET
+from workbench.model.check import MIN_OPSET, first_line
 from workbench.model.npz import read_npz
 from workbench.model.signature import signature_of
 from workbench.steps import Emit, Outputs
@@ -171,8 +171,11 @@ def _static(
     ranges = calibrate.rounded(ranges)
     if not count_weighted(model, names):
         return _Candidate(model, 0, notes=notes)
-    quantized = graphs.static_int8(model, names, ranges, per_channel)
-    return _Candidate(quantized, len(graphs.quantized_nodes(quantized)), calibrate.digest(ranges), notes)
+    with _as_step_failed():
+        quantized = graphs.static_int8(model, names, ranges, per_channel)
+    wanted = set(names)  # a ReLU among them may be gone: the range of what follows does its work
+    count = sum(node.name in wanted for node in quantized.graph.node)
+    return _Candidate(quantized, count, calibrate.digest(ranges), notes)
 
 
 def _dynamic(source: Path, per_channel: bool, emit: Emit) -> _Candidate:
@@ -183,11 +186,12 @@ def _dynamic(source: Path, per_channel: bool, emit: Emit) -> _Candidate:
             f"{convolutions} convolutions stay in float32: dynamic int8 makes them several times slower on a CPU. "
             "Use mode: static for them."
         )
-    names = graphs.dynamic_names(model)
-    if not names:
-        return _Candidate(model, 0, notes=notes)
-    quantized = graphs.dynamic_int8(model, names, per_channel)
-    return _Candidate(quantized, len(graphs.quantized_nodes(quantized)), notes=notes)
+    with _as_step_failed():
+        names = graphs.dynamic_names(model)
+        if not names:
+            return _Candidate(model, 0, notes=notes)
+        quantized = graphs.dynamic_int8(model, names, per_channel)
+    return _Candidate(quantized, graphs.count_integer_nodes(quantized), notes=notes)
 
 
 def _weight_only(source: Path, per_channel: bool, emit: Emit) -> _Candidate:
@@ -220,6 +224,17 @@ def _in_words(candidate: _Candidate, size: int, original: int) -> list[str]:
 
 def _operators(model: ModelProto) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+
+
+@contextmanager
+def _as_step_failed() -> Iterator[None]:
+    """onnxruntime's quantizer meets a graph that it does not expect with any exception there is."""
+    try:
+        yield
+    except Exception as error:
+        raise StepFailed(
+            f"onnxruntime cannot quantize this model: {first_line(error)}", "Try another mode, or export it anew."
+        ) from error
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def compare(name: str, variant: Scored, original: Scored, samples: int, seed: in
     """The paired comparison: ``drop`` (positive: worse), its 95% ``interval``, ``flipped``, ``p_value``, ``method``.
 
     The interval is a paired percentile bootstrap: both models are scored on the same resamples, so what makes samples
-    hard or easy cancels out. Where no sample changed between right and wrong, the bootstrap sees no spread at all, however
-    few the samples; then the interval for paired proportions of D. G. Bonett and R. M. Price (2012) is taken: 360 samples
-    without a change show a drop below 0.8%, 100 samples one below 2.8%.
+    hard or easy cancels out. Where no sample changed between right and wrong, the bootstrap sees no spread at all,
+    however few the samples; then the interval for paired proportions of D. G. Bonett and R. M. Price (2012) is taken:
+    360 samples without a change show that a drop is below 0.8%, 100 samples that it is below 2.8%.
 
     ``flipped`` counts changed decisions; ``p_value`` is McNemar's exact test of right against wrong.
     """

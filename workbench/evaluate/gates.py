@@ -11,7 +11,7 @@ undecided the interval spans the limit, or there are too few samples for the fig
 ========  =======================================  ==============================
 
 So how many samples there are decides what can be shown: with 360 samples and not one changed decision the interval of
-an accuracy drop is ±0.8%, and a limit of 0.01 holds; with 100 samples it is ±2.7%, and the same limit is undecided.
+an accuracy drop is ±0.8%, and a limit of 0.01 holds; with 100 samples it is ±2.8%, and the same limit is undecided.
 ``undecided: pass`` in the recipe lets such a gate through, and says so. The size of a model is exact.
 """
 

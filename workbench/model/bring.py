@@ -12,7 +12,7 @@ from workbench.model.canonical import canonicalise, serialise
 from workbench.model.check import check_loads, check_operators, check_standard, check_weights
 from workbench.model.inspect import infer_shapes, summarise
 from workbench.model.preprocess import fold
-from workbench.model.read import read_model
+from workbench.model.read import read_model, text_only
 from workbench.model.signature import name_axes, signature_of, write_signature
 from workbench.steps import Emit, Outputs
 
@@ -27,9 +27,10 @@ def bring(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     Raises :class:`UsageError` for a file that is damaged, hostile or not supported, naming it and the cure.
     """
     location = str(params["location"])
-    model, also_read = read_model(inputs["source"], location)
-    emit.progress(1, 4, "read")
-    _make_canonical(model, params.get("preprocess"), location)
+    with text_only(location):
+        model, also_read = read_model(inputs["source"], location)
+        emit.progress(1, 4, "read")
+        _make_canonical(model, params.get("preprocess"), location)
     emit.progress(2, 4, "canonical")
     data = serialise(model, location)
     check_standard(data, location)

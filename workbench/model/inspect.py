@@ -11,7 +11,8 @@ from typing import Any
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from workbench.model.read import all_graphs, all_nodes, read_model, tensor_bytes
+from workbench.errors import UsageError
+from workbench.model.read import all_graphs, all_nodes, read_model, tensor_bytes, text_only
 from workbench.model.signature import name_axes, opset_of, signature_of
 
 MAX_LAYERS = 200
@@ -25,10 +26,13 @@ Shapes = Mapping[str, Shape]
 def inspect(path: str | Path) -> dict[str, Any]:
     """Read the model file and summarise it, as ``workbench inspect`` shows it. Raises :class:`UsageError`."""
     location = str(path)
-    model, also_read = read_model(Path(path), location)
-    name_axes(model)
-    infer_shapes(model)
-    summary = summarise(model, signature_of(model, location))
+    if not Path(path).is_file():
+        raise UsageError(f"There is no file {location}.", "Give the path of an ONNX model.")
+    with text_only(location):
+        model, also_read = read_model(Path(path), location)
+        name_axes(model)
+        infer_shapes(model)
+        summary = summarise(model, signature_of(model, location))
     return {**summary, "size": Path(path).stat().st_size, "also_read": also_read}
 
 

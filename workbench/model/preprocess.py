@@ -49,9 +49,9 @@ def fold(model: ModelProto, preprocess: Mapping[str, Any], location: str) -> Non
     if "scale" in wanted:
         chain.add("Mul", _number(wanted["scale"], "scale", location))
     if "mean" in wanted:
-        chain.add("Sub", _per_channel(wanted["mean"], "mean", axes, location))
+        chain.add("Sub", _per_channel(wanted["mean"], "mean", axes, wanted.get("layout"), location))
     if "std" in wanted:
-        std = _per_channel(wanted["std"], "std", axes, location)
+        std = _per_channel(wanted["std"], "std", axes, wanted.get("layout"), location)
         if np.any(std == 0):
             raise UsageError(f"{location}: preprocess std is 0.", "Leave it out, or give the standard deviation.")
         chain.add("Div", std)
@@ -139,18 +139,21 @@ def _number(value: Any, key: str, location: str) -> NDArray[np.float64]:
     return np.asarray(value, dtype=np.float64)
 
 
-def _per_channel(value: Any, key: str, axes: Sequence[int | str], location: str) -> NDArray[np.float64]:
+def _per_channel(
+    value: Any, key: str, axes: Sequence[int | str], layout: str | None, location: str
+) -> NDArray[np.float64]:
     """One number, or one a channel shaped to broadcast.
 
-    The channels are axis 1 (NCHW, or the features of a table) where it has that size, else the last axis (NHWC).
+    The channels are where ``layout`` puts them. Without one they are axis 1 (NCHW, or the features of a table) where
+    that has the size, else the last axis (NHWC).
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         return _number(value, key, location)
     numbers = np.asarray([_number(item, key, location) for item in value])
     count, rank = len(numbers), len(axes)
-    if rank >= 2 and count and axes[1] == count:
+    if rank >= 2 and count and axes[1] == count and layout != "nchw->nhwc":
         return numbers.reshape((1, count, *([1] * (rank - 2))))
-    if rank >= 2 and count and axes[-1] == count:
+    if rank >= 2 and count and axes[-1] == count and layout != "nhwc->nchw":
         return numbers
     raise UsageError(
         f"{location}: preprocess {key} has {count} values, and the input of shape {list(axes)} has no such channels.",

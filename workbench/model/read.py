@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -99,8 +101,35 @@ def _parse(path: Path, location: str) -> ModelProto:
         ) from None
     if not model.HasField("graph") or not model.graph.node or not model.opset_import:
         raise UsageError(f"{location} holds no ONNX graph.", "Give the .onnx file that the exporter wrote.")
+    _check_text(model, location)
     model.ClearField("training_info")  # inference never reads it, and it may hold tensors and graphs of its own
     return model
+
+
+def _check_text(model: ModelProto, location: str) -> None:
+    """Names are text: protobuf hands bytes that are not UTF-8 through as they are."""
+    names: list[Any] = [entry.domain for entry in model.opset_import]
+    for node in all_nodes(model):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    for graph in all_graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    names += [tensor.name for tensor in all_tensors(model)]
+    if not all(isinstance(name, str) for name in names):
+        raise _not_text(location)
+
+
+@contextmanager
+def text_only(location: str) -> Iterator[None]:
+    """Turn protobuf's complaint about some strings that are not UTF-8, raised as they are read, into a sentence."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise _not_text(location) from None
+
+
+def _not_text(location: str) -> UsageError:
+    return UsageError(f"{location} holds names that are not text: it is damaged.", "Export or download it again.")
 
 
 def _deep_nodes(model: ModelProto) -> Iterator[NodeProto]:
