@@ -13,8 +13,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from workbench.errors import MachineLacks
 from workbench.image import downloads, tools
@@ -37,7 +39,6 @@ class Index:
             "UV_DEFAULT_INDEX": self.url,
             "UV_INDEX": " ".join(self.extra),
             "UV_FIND_LINKS": ",".join(self.find_links),
-            "UV_NO_INDEX": "true" if self.no_index else "",
             "UV_INSECURE_HOST": " ".join(self.trusted),
             "SSL_CERT_FILE": self.cert,
             # pip looks in all indexes and takes the best version; the lock must name what pip then finds.
@@ -50,6 +51,13 @@ class Index:
         if os.environ.get("UV_EXTRA_INDEX_URL"):
             set_by_user.add("UV_INDEX")
         return {name: value for name, value in told.items() if value and name not in set_by_user}
+
+    def local(self, filename: str) -> Iterator[Path]:
+        """Files of that name in the folders among the links: such links carry no hash for pip to choose by."""
+        for link in self.find_links:
+            path = Path(unquote(urlsplit(link).path) if link.startswith("file:") else link) / filename
+            if "://" not in link.removeprefix("file://") and path.is_file():
+                yield path
 
     def for_pip(self) -> dict[str, str]:
         """The environment of pip; its own configuration files stay in force where this says nothing."""

@@ -251,27 +251,29 @@ class Container:
     # --- end
 
     def stop(self) -> int:
-        """SIGTERM, and what is in flight may finish; SIGKILL where it takes too long. Returns the exit status."""
-        if self._process is None:
+        """SIGTERM, and what is in flight may finish; SIGKILL where it takes too long. Returns the exit status; 0 where
+        it was stopped before. Raises StepFailed where the image has ended by itself."""
+        process = self._process
+        if process is None:
             return 0
-        if not self.alive:
+        if process.poll() is not None:
+            message = f"The image ended while it was in use ({self._ended()}).{self.last_words()}"
             self._clean_up()
-            raise StepFailed(f"The image ended while it was in use ({self._ended()}).{self.last_words()}")
+            raise StepFailed(message)
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(self._stop_within_s)
+            process.wait(self._stop_within_s)
         except subprocess.TimeoutExpired:
             self.kill()
         self._clean_up()
-        return int(self._process.returncode)
+        return int(process.returncode)
 
     def kill(self) -> None:
         """Ends the image at once."""
         if self._process is None:
             return
         self._signal(signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()
         self._process.wait()
         self._clean_up()
 
@@ -287,8 +289,10 @@ class Container:
         if self._reader is not None:
             self._reader.join()
             self._reader = None
-        if self._process is not None and self._process.stdout is not None:
+        if self._process is not None:
+            assert self._process.stdout is not None
             self._process.stdout.close()
+            self._process = None
 
 
 def _environment(pairs: Iterable[str]) -> dict[str, str]:

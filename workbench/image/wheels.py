@@ -81,6 +81,7 @@ def _compiled(
         *(uv.find_uv_bin(), "pip", "compile", str(source), "--format", "pylock.toml", "--quiet"),
         *("--python-version", python, "--python-platform", platform, "--only-binary", ":all:"),
         *("--no-header", "--no-annotate", "--no-python-downloads", "--color", "never"),
+        *(("--no-index",) if where.no_index else ()),
     ]
     done = tools.run(command, {**os.environ, **where.for_uv()})
     if done.returncode:
@@ -146,11 +147,16 @@ def _fetched(
     for wheel in wheels:
         cached = downloads.take(wheel["sha256"])
         if cached is None:
+            where = where or index.of_this_machine()
+            near = (path for path in where.local(wheel["filename"]) if downloads.sha256_of(path) == wheel["sha256"])
+            cached = next((downloads.keep(path, wheel["sha256"]) for path in near), None)
+        if cached is None:
             missing.append(wheel)
         else:
             files[wheel["sha256"]] = cached
     if missing:
-        files |= _download(missing, python, where or index.of_this_machine(), emit.scratch / "wheels")
+        assert where is not None
+        files |= _download(missing, python, where, emit.scratch / "wheels")
     return files
 
 

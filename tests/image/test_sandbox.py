@@ -1,0 +1,171 @@
+"""The image at work without an engine: under bubblewrap, and by its own loader."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from image_helpers import Image
+
+from workbench.errors import StepFailed
+from workbench.image.sandbox import Container, Method, method_here, unpacked
+from workbench.image.v2 import Client
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def root(image: Image) -> Path:
+    return unpacked(image.files["config"], image.blobs, image.folder / "roots")
+
+
+@pytest.fixture(params=["bubblewrap", "loader"])
+def container(request: pytest.FixtureRequest, root: Path, image: Image) -> Iterator[Container]:
+    with Container(root, image.files["config"], method=request.param) as running:
+        yield running
+
+
+def get(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def inside(root: Path, image: Image, code: str) -> str:
+    """What a Python program prints inside the image, under bubblewrap."""
+    config = json.loads(image.files["config"].read_bytes())
+    config["config"]["Entrypoint"] = ["/usr/bin/python3.11", "-c", code]
+    container = Container(root, image.files["config"], method="bubblewrap")
+    container.image = config["config"]
+    read, write = os.pipe()
+    try:
+        command = container._under_bubblewrap(container._env, write)
+        done = subprocess.run(command, pass_fds=(write,), capture_output=True, text=True, check=False)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_bubblewrap_works_on_the_machine_that_judges_this() -> None:
+    assert method_here() == "bubblewrap"
+
+
+def test_it_answers_on_a_port_of_its_own_and_is_gone_after(container: Container) -> None:
+    assert get(container.port, "/v2/health/ready") == 200
+    assert container.alive
+    assert container.start_s > 0
+    process = psutil.Process(container.pid)
+    assert container.stop() == 0
+    assert not process.is_running()
+    with pytest.raises(ConnectionRefusedError):
+        get(container.port, "/v2/health/ready")
+
+
+def test_it_is_fenced(root: Path, image: Image) -> None:
+    code = (
+        "import os\n"
+        "def refused(path):\n"
+        "    try: open(path, 'w').close()\n"
+        "    except OSError as error: return error.strerror\n"
+        "caps = [l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap')]\n"
+        "print(os.getuid(), os.getgid(), os.getpid(), refused('/app/x'), refused('/tmp/x'), set(caps))\n"
+    )
+    zeros = "0" * 16
+    assert inside(root, image, code) == f"65532 65532 1 Read-only file system None {{{zeros!r}}}"
+
+
+def test_nothing_of_the_machine_is_in_its_environment(
+    root: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THIS_MACHINE", "x")
+    names = set(inside(root, image, "import os; print(*os.environ)").split())
+    assert "SECRET_OF_THIS_MACHINE" not in names
+    assert {"WORKBENCH_MODELS", "PYTHONPATH", "ORT_DISABLE_TELEMETRY"} <= names
+
+
+def test_the_authorities_are_there_by_default(root: Path, image: Image) -> None:
+    code = (
+        "import os, ssl; given = len(ssl.create_default_context().get_ca_certs())\n"
+        "del os.environ['SSL_CERT_FILE']; default = len(ssl.create_default_context().get_ca_certs())\n"
+        "print(given == default > 100)"
+    )
+    assert inside(root, image, code) == "True"
+
+
+def test_what_the_server_needs_of_python_and_its_wheels_can_be_imported(root: Path, image: Image) -> None:
+    modules = "asyncio, bz2, ctypes, decimal, hashlib, json, lzma, ssl, uuid, zlib, zoneinfo, "
+    modules += "httptools, msgspec, numpy, numpy.random, onnxruntime, uvicorn, uvloop"
+    code = f"import {modules}; print(zoneinfo.ZoneInfo('Asia/Tokyo'), onnxruntime.__version__)"
+    import onnxruntime
+
+    assert inside(root, image, code) == f"Asia/Tokyo {onnxruntime.__version__}"
+
+
+def test_the_health_check_tells_a_server_from_none(root: Path, image: Image) -> None:
+    test = json.loads(image.files["config"].read_bytes())["config"]["Healthcheck"]["Test"]
+    with Container(root, image.files["config"]) as running:
+        env = {**os.environ, "WORKBENCH_PORT": str(running.port)}
+        command = [sys.executable, *test[2:]]
+        assert subprocess.run(command, env=env, check=False).returncode == 0
+    assert subprocess.run(command, env=env, check=False, capture_output=True).returncode != 0
+
+
+def test_its_last_words_are_told_when_it_ends_before_it_is_ready(root: Path, image: Image) -> None:
+    with pytest.raises(StepFailed, match=r"exit status 2.*no model below /nowhere"):
+        Container(root, image.files["config"], env={"WORKBENCH_MODELS": "/nowhere"}).__enter__()
+
+
+def test_an_end_in_the_middle_is_a_failure(container: Container) -> None:
+    os.kill(container.pid, signal.SIGKILL)
+    assert container._process is not None
+    container._process.wait(30)
+    with pytest.raises(StepFailed, match="ended while it was in use"):
+        container.stop()
+
+
+def test_a_refusal_of_the_server_is_told_in_its_words(container: Container) -> None:
+    with Client(container.port, "letters") as client, pytest.raises(StepFailed, match=r"404.*letters"):
+        client.infer({"x": np.zeros(1, np.float32)})
+
+
+def test_it_keeps_to_the_cpus_it_is_given(root: Path, image: Image) -> None:
+    one = min(os.sched_getaffinity(0))
+    for method in ("bubblewrap", "loader"):
+        with Container(root, image.files["config"], cpus=[one], method=method) as running:  # type: ignore[arg-type]
+            assert os.sched_getaffinity(running.pid) == {one}
+
+
+_PARENT = """
+import sys, time
+from pathlib import Path
+from workbench.image.sandbox import Container
+container = Container(Path(sys.argv[1]), Path(sys.argv[2]), method=sys.argv[3])
+container.start()
+print(container.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("method", ["bubblewrap", "loader"])
+def test_it_dies_with_a_parent_that_is_killed(root: Path, image: Image, method: Method) -> None:
+    command = [sys.executable, "-c", _PARENT, str(root), str(image.files["config"]), method]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout is not None
+        server = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    _, alive = psutil.wait_procs([server], timeout=30)
+    assert alive == []

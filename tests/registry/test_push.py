@@ -1,0 +1,196 @@
+"""Pushing to an OCI layout folder: by content, verified, whole for every reader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.errors import MachineLacks, StepFailed, UsageError
+from workbench.registry.layout import Layout, digest_of
+from workbench.registry.push import destination, push
+
+
+@dataclass
+class Emit:
+    scratch: Path
+
+    def progress(self, done: float, total: float, text: str = "") -> None: ...
+    def note(self, text: str) -> None: ...
+    def sample(self, kind: str, values: Any) -> None: ...
+
+
+def image(folder: Path, model: bytes = b"model") -> dict[str, Path]:
+    """The parts of a small image: config, manifest and blobs."""
+    folder.mkdir(parents=True)
+    parts = {"config": b'{"architecture":"amd64"}', "base_blob": b"base" * 1000, "model_blob": model}
+    paths = {name: folder / name for name in parts}
+    for name, data in parts.items():
+        paths[name].write_bytes(data)
+
+    def descriptor(name: str, kind: str) -> dict[str, Any]:
+        return {"mediaType": kind, "digest": digest_of(paths[name]), "size": paths[name].stat().st_size}
+
+    layer = "application/vnd.oci.image.layer.v1.tar+gzip"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config", "application/vnd.oci.image.config.v1+json"),
+        "layers": [descriptor("base_blob", layer), descriptor("model_blob", layer)],
+    }
+    paths["manifest"] = folder / "manifest"
+    paths["manifest"].write_text(json.dumps(manifest))
+    return paths
+
+
+def pushed(parts: dict[str, Path], to: str, name: str = "digits", tag: str | None = None) -> dict[str, Any]:
+    return dict(push(parts, {"to": to, "name": name, "tag": tag}, Emit(Path("unused"))).values)
+
+
+def test_an_image_arrives_whole_and_under_its_tag(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    values = pushed(parts, f"oci:{tmp_path}/layout:1.4")
+    layout = Layout(tmp_path / "layout")
+    assert values["digest"] == digest_of(parts["manifest"]) == layout.tags()["1.4"]["digest"]
+    assert values["reference"] == f"oci:{tmp_path}/layout:1.4"
+    assert values["sent"] == 4
+    assert values["bytes_sent"] == sum(path.stat().st_size for path in parts.values())
+    assert all(layout.has(digest_of(path)) for path in parts.values())
+    assert json.loads((tmp_path / "layout" / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
+
+
+def test_only_what_is_missing_is_sent(tmp_path: Path) -> None:
+    to = f"oci:{tmp_path}/layout"
+    pushed(image(tmp_path / "one"), to)
+    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": ""} == {
+        "reference": "",
+        "digest": "",
+        "sent": 0,
+        "skipped": 4,
+        "bytes_sent": 0,
+    }
+    assert pushed(image(tmp_path / "two", b"new"), to)["sent"] == 2  # the model and the manifest
+
+
+def test_a_blob_that_rotted_in_the_layout_is_sent_again(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    to = f"oci:{tmp_path}/layout"
+    pushed(parts, to)
+    blob = Layout(tmp_path / "layout").blob(digest_of(parts["base_blob"]))
+    blob.write_bytes(b"rot")
+    assert pushed(parts, to)["sent"] == 1
+    assert blob.read_bytes() == parts["base_blob"].read_bytes()
+
+
+def test_other_tags_and_what_others_wrote_stay(tmp_path: Path) -> None:
+    pushed(image(tmp_path / "one"), f"oci:{tmp_path}/layout:a")
+    index = tmp_path / "layout" / "index.json"
+    document = json.loads(index.read_bytes())
+    foreign = {"mediaType": "x", "digest": f"sha256:{'1' * 64}", "size": 1, "annotations": {"vendor": "kept"}}
+    index.write_text(
+        json.dumps({**document, "manifests": [*document["manifests"], foreign], "annotations": {"k": "v"}})
+    )
+    pushed(image(tmp_path / "two", b"new"), f"oci:{tmp_path}/layout:b")
+    pushed(image(tmp_path / "three", b"newer"), f"oci:{tmp_path}/layout:b")
+    document = json.loads(index.read_bytes())
+    assert foreign in document["manifests"]
+    assert document["annotations"] == {"k": "v"}
+    tags = Layout(tmp_path / "layout").tags()
+    assert set(tags) == {"a", "b"}
+    assert tags["b"]["digest"] == digest_of(tmp_path / "three" / "manifest")
+
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_push import image, pushed
+sys.stdin.readline()
+number = sys.argv[2]
+pushed(image(Path(sys.argv[1]) / f"image{number}", number.encode()), f"oci:{sys.argv[1]}/layout:t{number}")
+"""
+
+
+def test_pushes_at_the_same_time_lose_no_tag(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    commands = [[sys.executable, "-c", _PROGRAM, str(tmp_path), str(number), here] for number in range(4)]
+    processes = [subprocess.Popen(command, stdin=-1, text=True) for command in commands]
+    for process in processes:
+        process.communicate("go\n")
+    assert [process.returncode for process in processes] == [0] * 4
+    layout = Layout(tmp_path / "layout")
+    assert set(layout.tags()) == {"t0", "t1", "t2", "t3"}
+    assert all(layout.manifest(tag)["layers"] for tag in layout.tags())
+
+
+def test_what_a_killed_push_left_is_removed(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    pushed(parts, f"oci:{tmp_path}/layout")
+    (tmp_path / "layout" / "blobs" / "sha256" / ".new-abc").write_bytes(b"half")
+    pushed(parts, f"oci:{tmp_path}/layout")
+    names = [path.name for path in (tmp_path / "layout").rglob("*") if path.is_file()]
+    assert not any(name.startswith(".") for name in names)
+
+
+def test_a_part_that_is_not_the_manifests_fails_before_anything_is_written(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    parts["model_blob"].write_bytes(b"another")
+    with pytest.raises(StepFailed, match="none of the image's parts"):
+        pushed(parts, f"oci:{tmp_path}/layout")
+    assert not (tmp_path / "layout").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schemaVersion": 2}', '{"schemaVersion":2,"manifests":[{"digest":"x"}]}'])
+def test_an_index_that_is_none_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "layout" / "index.json").write_text(text)
+    with pytest.raises(UsageError, match=r"index\.json"):
+        pushed(image(tmp_path / "image"), f"oci:{tmp_path}/layout")
+    assert (tmp_path / "layout" / "index.json").read_text() == text
+
+
+def test_a_layout_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "layout" / "oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')
+    with pytest.raises(UsageError, match=r"version 1\.0\.0"):
+        pushed(image(tmp_path / "image"), f"oci:{tmp_path}/layout")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MachineLacks, match="file/layout"):
+        pushed(image(tmp_path / "image"), f"oci:{tmp_path}/file/layout")
+
+
+@pytest.mark.parametrize(
+    ("to", "tag", "expected"),
+    [
+        ("oci:.workbench/registry", None, (".workbench/registry", "digits")),
+        ("oci:.workbench/registry", "latest", (".workbench/registry", "digits:latest")),
+        ("oci:/srv/layout:1.4", "1.4", ("/srv/layout", "1.4")),
+        ("oci:a:team/digits:1.4", None, ("a", "team/digits:1.4")),
+    ],
+)
+def test_a_destination_is_a_folder_and_a_tag(to: str, tag: str | None, expected: tuple[str, str]) -> None:
+    folder, chosen = destination(to, "digits", tag)
+    assert (str(folder), chosen) == expected
+
+
+@pytest.mark.parametrize("to", ["registry.example/a:1", "docker://x", "oci:", "oci::tag", "oci:a:b c", "oci:a:-x"])
+def test_other_destinations_are_refused_with_what_is_allowed(to: str) -> None:
+    with pytest.raises(UsageError):
+        destination(to, "digits")
+
+
+@pytest.mark.integration
+def test_an_independent_tool_reads_the_layout(tmp_path: Path) -> None:
+    pushed(image(tmp_path / "image"), f"oci:{tmp_path}/layout", tag="1")
+    command = ["skopeo", "inspect", "--raw", f"oci:{tmp_path}/layout:digits:1"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == digest_of(tmp_path / "image" / "manifest")
