@@ -120,19 +120,19 @@ def test_single_stream_against_process_and_server(inputs: dict[str, Path], said:
 def test_the_highest_rate_is_searched_and_held(
     inputs: dict[str, Path], said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A bound so wide that every rate the searched span holds is kept: what is tested is the way, not this machine.
+    # What is tested is the way, not this machine: two probes, the first at a rate that any machine keeps.
     monkeypatch.setattr(benchmark, "RATE_STEPS", 2)
     monkeypatch.setattr(benchmark, "RATE_SPAN", 400.0)
     params = PARAMS | {
         "scenario": "server",
         "rate": "max",
-        "p99_ms": 2000.0,
+        "p99_ms": 50.0,
         "duration_s": 1.5,
         "against": ["process"],
     }
     figure = benchmark.measure(inputs, params, said).values["process"]
     assert figure["rate"] > 0
-    assert figure["bound_ms"] == 2000
+    assert figure["bound_ms"] == 50
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,19 @@ class Interval:
 
 
 @functools.cache
-def minimum_count(fraction: float, confidence: float = 0.99) -> int:
+def minimum_count(fraction: float, above: int = 1, confidence: float = 0.99) -> int:
     """The fewest samples from which the percentile ``fraction`` may be estimated.
 
-    MLPerf's early stopping: with n samples of which one may lie above, the chance to see so few above is at most
-    1 - confidence if the true percentile were higher: the smallest n with P(Binomial(n, 1 - fraction) <= 1) <= 0.01.
+    MLPerf's early stopping: with n samples of which ``above`` lie above, the chance to see so few is at most
+    1 - confidence if the true percentile were higher: the smallest n with
+    P(Binomial(n, 1 - fraction) <= above) <= 0.01.
     Gives 64 for p90, 130 for p95, 219 for p97, 662 for p99 and 6,636 for p99.9, as LoadGen's table does.
     """
     # Late: it takes longer to import than all the rest of a measuring process, which needs no intervals.
     from scipy.special import bdtr
 
-    n = 2
-    while bdtr(1, n, 1 - fraction) > 1 - confidence:
+    n = above + 1
+    while bdtr(above, n, 1 - fraction) > 1 - confidence:
         n += 1
     return n
 
