@@ -71,9 +71,16 @@ class Figure(LockPart):
     unit: str
     better: Literal["lower", "higher"]
     kind: Literal["metric", "latency", "memory", "size"]
+    disturbed: bool = False
 
     def worse_than(self, locked: Figure, tolerance: Tolerance) -> bool:
-        """Whether this is worse than ``locked`` outside both intervals *and* the tolerance."""
+        """Whether this is worse than ``locked`` outside both intervals *and* the tolerance.
+
+        A figure taken while others used the machine says nothing about the model, so it is never worse, and worse than
+        it is nothing.
+        """
+        if self.disturbed or locked.disturbed:
+            return False
         sign = 1.0 if self.better == "lower" else -1.0
         allowed = getattr(tolerance, self.kind, 0.0) * abs(locked.value)
         if sign * (self.value - locked.value) <= allowed:
@@ -107,6 +114,10 @@ class Lock(LockPart):
     def text(self) -> str:
         """The lock as YAML."""
         data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for figures in data["figures"].values():
+            for figure in figures["values"].values():
+                if not figure["disturbed"]:
+                    del figure["disturbed"]
         return render(data, "Written by workbench from the recipe beside it; commit both together.")
 
 

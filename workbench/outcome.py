@@ -106,7 +106,9 @@ def _figures(recipe: Recipe, done: Mapping[str, Done]) -> dict[str, Figure]:
     for name in recipe.benchmark:
         if item := done.get(f"benchmark/{name}"):
             for system in ("process", "image"):
-                found |= _benchmark_figures(f"benchmark.{name}.{system}", item.result.values.get(system, {}))
+                values = item.result.values
+                name_of = f"benchmark.{name}.{system}"
+                found |= _benchmark_figures(name_of, values.get(system, {}), _disturbed(values))
     return found
 
 
@@ -126,12 +128,10 @@ def _variant_figures(name: str, done: Mapping[str, Done]) -> dict[str, Figure]:
     if item := done.get(f"latency/{name}"):
         values = item.result.values
         own = values["original"] if name == "original" else values["variant"]
-        found |= _percentiles(name, own)
+        disturbed = _disturbed(values)
+        found |= _percentiles(name, own, disturbed)
         if "ratio" in values:
-            interval = values["ratio_interval"]
-            found[f"{name}.ratio"] = Figure(
-                value=values["ratio"], interval=interval, unit="of original", better="lower", kind="latency"
-            )
+            found[f"{name}.ratio"] = _latency(values["ratio"], values["ratio_interval"], "of original", disturbed)
     return found
 
 
@@ -139,31 +139,34 @@ def _size(count: int) -> Figure:
     return Figure(value=float(count), unit="B", better="lower", kind="size")
 
 
-def _percentiles(name: str, values: Mapping[str, Any]) -> dict[str, Figure]:
+def _latency(value: float, interval: Any, unit: str, disturbed: bool) -> Figure:
+    return Figure(value=float(value), interval=interval, unit=unit, better="lower", kind="latency", disturbed=disturbed)
+
+
+def _disturbed(values: Mapping[str, Any]) -> bool:
+    return bool(values.get("conditions", {}).get("disturbed"))
+
+
+def _percentiles(name: str, values: Mapping[str, Any], disturbed: bool) -> dict[str, Figure]:
+    """The median and the tail. What lies between them is in the run; more figures would only be more false alarms."""
     return {
-        f"{name}.{level}": Figure(
-            value=float(values[f"{level}_ns"]),
-            interval=values.get(f"{level}_interval_ns"),
-            unit="ns",
-            better="lower",
-            kind="latency",
-        )
-        for level in ("p50", "p90", "p95", "p99", "p99.9")
+        f"{name}.{level}": _latency(values[f"{level}_ns"], values.get(f"{level}_interval_ns"), "ns", disturbed)
+        for level in ("p50", "p99")
         if values.get(f"{level}_ns") is not None
     }
 
 
-def _benchmark_figures(name: str, values: Mapping[str, Any]) -> dict[str, Figure]:
+def _benchmark_figures(name: str, values: Mapping[str, Any], disturbed: bool) -> dict[str, Figure]:
     if not values.get("valid"):
         return {}  # a run that LoadGen calls INVALID has no figures
-    found = _percentiles(name, values)
+    found = _percentiles(name, values, disturbed)
     for key, unit, better, kind in (
         ("peak_memory_bytes", "B", "lower", "memory"),
         ("start_to_first_answer_s", "s", "lower", "latency"),
         ("max_rate_qps", "1/s", "higher", "latency"),
     ):
         if values.get(key) is not None:
-            interval = values.get(f"{key}_interval")
-            figure = {"value": float(values[key]), "interval": interval, "unit": unit, "better": better, "kind": kind}
+            figure = {"value": float(values[key]), "interval": values.get(f"{key}_interval"), "unit": unit}
+            figure |= {"better": better, "kind": kind, "disturbed": disturbed}
             found[f"{name}.{key.rsplit('_', 1)[0]}"] = Figure.model_validate(figure)
     return found

@@ -40,6 +40,10 @@ def figure(value: float, interval: tuple[float, float] | None = None, **changes:
     return Figure(value=value, interval=interval, **(facts | changes))
 
 
+def metric(value: float, interval: tuple[float, float]) -> Figure:
+    return figure(value, interval, better="higher", kind="metric", unit="")
+
+
 def whole() -> Lock:
     values = {"int8.p50": figure(100, (90, 110))}
     return Lock(
@@ -71,9 +75,7 @@ def test_a_lock_that_was_tampered_with_is_refused_with_every_problem(tmp_path: P
 
 
 def test_differences_come_causes_first() -> None:
-    found = artifacts(
-        sources={"model.source": digest("1")}, made={"model": digest("2"), "int8/quantize": digest("c")}
-    )
+    found = artifacts(sources={"model.source": digest("1")}, made={"model": digest("2"), "int8/quantize": digest("c")})
     assert [item.name for item in lock.differences(artifacts(), found)] == ["model.source", "model"]
 
 
@@ -91,8 +93,8 @@ def test_another_toolchain_is_the_first_difference() -> None:
         (figure(100, (90, 160)), figure(150, (140, 190)), False),  # the intervals overlap
         (figure(100, (90, 110)), figure(10, (9, 11)), False),  # better is not worse
         (figure(100), figure(101, kind="size", unit="B"), True),  # a size has no noise
-        (figure(0.98, (0.97, 0.99), better="higher", kind="metric"), figure(0.9, (0.89, 0.91), better="higher", kind="metric"), True),
-        (figure(0.98, (0.97, 0.99), better="higher", kind="metric"), figure(0.975, (0.96, 0.98), better="higher", kind="metric"), False),
+        (metric(0.98, (0.97, 0.99)), metric(0.9, (0.89, 0.91)), True),
+        (metric(0.98, (0.97, 0.99)), metric(0.975, (0.96, 0.98)), False),
     ],
 )  # fmt: skip
 def test_worse_is_outside_both_intervals_and_the_tolerance(locked: Figure, now: Figure, worse: bool) -> None:

@@ -1,0 +1,5 @@
+"""``python -m workbench`` is the command."""
+
+from workbench.cli import main
+
+main()
