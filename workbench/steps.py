@@ -66,9 +66,11 @@ _RUNNING = ("workbench.image", "workbench.bench", "workbench.server")
 KINDS: Mapping[str, StepKind] = {
     "model": StepKind("workbench.model.bring:bring", ("workbench.model",), ("onnx", "numpy")),
     "data": StepKind("workbench.model.data:prepare", ("workbench.model",), ("numpy",)),
-    "quantize": StepKind("workbench.compress.quantize:quantize", ("workbench.compress",), _MODEL, isa=True),
+    "quantize": StepKind(
+        "workbench.compress.quantize:quantize", ("workbench.compress", "workbench.model"), _MODEL, isa=True
+    ),
     "evaluate": StepKind(
-        "workbench.evaluate.score:score", ("workbench.evaluate",), (*_MODEL, "scikit-learn"), isa=True
+        "workbench.evaluate.score:score", ("workbench.evaluate", "workbench.model"), (*_MODEL, "scikit-learn"), isa=True
     ),
     "latency": StepKind("workbench.bench.latency:compare", ("workbench.bench", "workbench.server"), _MODEL, "figure"),
     "choose": StepKind("workbench.decide:choose", ("workbench.evaluate",), nature="decision"),

@@ -228,6 +228,22 @@ class TestWhatIsQuantized:
         (last,) = (node for node in graph.node if "logits" in node.output)
         assert last.op_type == "Gemm"
 
+    @pytest.mark.parametrize("after", ["Relu", "Clip"])
+    def test_an_activation_behind_a_product_is_never_lost(self, emit: Any, tmp_path: Path, after: str) -> None:
+        bounds = ["low", "high"] if after == "Clip" else []
+        nodes = [
+            onnx.helper.make_node("Gemm", ["x", "w1"], ["h"]),
+            onnx.helper.make_node(after, ["h", *bounds], ["r"]),
+            onnx.helper.make_node("Softmax", ["r"], ["s"]),
+            onnx.helper.make_node("Add", ["s", "r"], ["y"]),
+        ]
+        weights = {"w1": zoo.weight(1, 16, 16)} | {name: np.float32(i) for i, name in enumerate(bounds)}
+        model = brought(emit, zoo.model(nodes, ["n", 16], ["n", 16], weights, 17), tmp_path)
+        found = quantize({"model": model, "calibrate": noise(tmp_path / "c.npz", 50, 16)}, STATIC, emit)
+        x = read_npz(tmp_path / "c.npz", "")["x"]
+        assert found.values["quantized_nodes"] >= 1
+        assert cosine(outputs(model, x), outputs(found.files["model"], x)) > 0.999
+
     def test_an_lstm_is_taken_by_dynamic(self, emit: Any, tmp_path: Path) -> None:
         model = brought(emit, zoo.lstm(), tmp_path)
         found = quantize({"model": model}, {**STATIC, "mode": "dynamic"}, emit)

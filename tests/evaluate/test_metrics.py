@@ -131,7 +131,7 @@ class TestCompare:
         assert high - low < alone[1] - alone[0]
 
     def test_the_interval_covers_the_truth_about_as_often_as_it_says(self) -> None:
-        hits, rounds, n, truth = 0, 120, 150, 0.05
+        hits, rounds, n, truth = 0, 80, 100, 0.08
         for seed in range(rounds):
             noise = np.random.default_rng(seed)
             right = noise.random(n) < 0.9
@@ -147,7 +147,7 @@ class TestCompare:
                 0,
             )
             hits += found["interval"][0] <= truth <= found["interval"][1]
-        assert 0.88 <= hits / rounds <= 0.99
+        assert 0.85 <= hits / rounds < 1.0
 
 
 def test_a_perfect_score_does_not_claim_certainty() -> None:

@@ -49,6 +49,7 @@ def static_int8(model: ModelProto, names: Sequence[str], ranges: Mapping[str, Ra
         for name, (low, high) in ranges.items()
     }
     operators = sorted({node.op_type for node in model.graph.node})
+    clipped = _clipped(model, set(names))
     quantizer = QDQQuantizer(
         model,
         per_channel,
@@ -64,11 +65,18 @@ def static_int8(model: ModelProto, names: Sequence[str], ranges: Mapping[str, Ra
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
-    _leave_float_results(quantized, set(names))
+    _leave_float_results(quantized, set(names), clipped)
     return quantized
 
 
-def _leave_float_results(model: ModelProto, names: set[str]) -> None:
+def _clipped(model: ModelProto, names: set[str]) -> set[str]:
+    """Nodes followed by a ReLU or Clip that the quantizer takes out: rounding to a range then does its work."""
+    readers = [node for node in model.graph.node if node.op_type in ("Relu", "Clip") and node.name in names]
+    read = {node.input[0] for node in readers}
+    return {node.name for node in model.graph.node if read.intersection(node.output)}
+
+
+def _leave_float_results(model: ModelProto, names: set[str], clipped: set[str]) -> None:
     """Drop the rounding of a product's result to 8 bits where only float operators, or the caller, read it.
 
     The kernels of MatMul and Gemm give float32 as fast (that of Conv does not exist). It took a real MiniLM from a
@@ -83,7 +91,7 @@ def _leave_float_results(model: ModelProto, names: set[str]) -> None:
     outputs = {value.name for value in graph.output}
     dropped = []
     for maker, narrow, wide in _roundings(graph.node, makers, readers):
-        if any(reader.name in names for reader in readers.get(wide.output[0], [])):
+        if maker.name in clipped or any(reader.name in names for reader in readers.get(wide.output[0], [])):
             continue
         for reader in readers.get(wide.output[0], []):
             for index, name in enumerate(reader.input):

@@ -14,6 +14,7 @@ BETWEEN = frozenset(
 )
 """Operators with an int8 kernel on a CPU. The others would be float islands: dequantize, compute, quantize again."""
 _MERGED = ("Relu", "Clip")
+"""Behind a convolution, whose result is 8 bits in any case, these cost nothing: the range does their work."""
 _TABLE = 4096
 """Elements from which an embedding table is worth it."""
 
@@ -35,7 +36,8 @@ def nodes_to_quantize(model: ModelProto) -> list[str]:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     heavy = {node.name for node in nodes if _is_weighted(node, weights)}
-    merged = {node.name for node in nodes if node.op_type in _MERGED and _from(node, producers, heavy)}
+    convolutions = {node.name for node in nodes if node.name in heavy and node.op_type == "Conv"}
+    merged = {node.name for node in nodes if node.op_type in _MERGED and _from(node, producers, convolutions)}
     fixed = heavy | merged | set(tables(model))
     chosen = fixed | {node.name for node in nodes if node.op_type in BETWEEN}
     outputs = {value.name for value in model.graph.output}
