@@ -178,7 +178,7 @@ def _disturbed(found: list[Variant]) -> Iterator[Cell]:
     for each in found:
         conditions = mapping(each.latency, "conditions")
         if conditions.get("disturbed"):
-            yield cell(f"{each.name}: {conditions.get('sentence', 'Disturbed while this was measured.')}", "warn")
+            yield cell(f"{each.name}: {conditions.get('sentence', words.DISTURBED)}", "warn")
 
 
 def gate_table(found: list[Variant]) -> Iterator[Block]:

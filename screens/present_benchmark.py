@@ -126,4 +126,4 @@ def _below(values: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) ->
         said.append(f"{quantity(int(runs), 'run')} in fresh processes")
     yield Cell("; ".join([*said, "95% intervals between the runs."]), "dim")
     if conditions.get("disturbed"):
-        yield cell(conditions.get("sentence", "Disturbed while this was measured."), "warn")
+        yield cell(conditions.get("sentence", words.DISTURBED), "warn")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from screens import words
 from screens.blocks import Block, Cell, cell, row
-from screens.words import ABSENT, number, quantity, short
+from screens.words import ABSENT, DISTURBED, mapping, quantity, short
 from workbench.events import RunState, Verdict
 
 
@@ -29,9 +30,9 @@ def verdict(state: RunState) -> Iterator[Block]:
     if found.worse:
         yield Block(
             "Figures worse than locked, outside interval and tolerance",
-            ("figure", "locked", "found", "unit"),
+            ("figure", "locked", "found"),
             tuple(row(*figure(each)) for each in found.worse),
-            right=frozenset({1, 2}),
+            tuple(cell(sentence, "warn") for sentence in disturbances(state)),
         )
     if found.remarks:
         yield Block("Remarks", below=tuple(cell(remark) for remark in found.remarks))
@@ -51,11 +52,27 @@ def summary(found: Verdict) -> str:
     return f"{artifacts}. {figures}."
 
 
-def figure(each: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Name, locked and found value, unit."""
-    locked, now = number(each.get("locked")), number(each.get("found"))
-    name, unit = str(each.get("name", ABSENT)), str(each.get("unit", ""))
-    return name, ABSENT if locked is None else f"{locked:.6g}", ABSENT if now is None else f"{now:.6g}", unit
+def disturbances(state: RunState) -> Iterator[str]:
+    """What else was at work while figures were measured: it may be what made one worse."""
+    for step in state.steps.values():
+        conditions = mapping(step.values, "conditions")
+        if conditions.get("disturbed"):
+            yield f"{step.id}: {conditions.get('sentence', DISTURBED)}"
+
+
+def figure(each: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A worse figure: its name, and the locked and the found value with their intervals."""
+    unit = str(each.get("unit", ""))
+    locked, now = (_value(each.get(side), each.get(f"{side}_interval"), unit) for side in ("locked", "found"))
+    return str(each.get("name", ABSENT)), locked, now
+
+
+def _value(value: object, interval: object, unit: str) -> str:
+    if unit == "ns":
+        return words.latency(value, interval)
+    if unit == "B":
+        return words.size(value)
+    return words.measured(value, interval, unit=f" {unit}" if unit else "")
 
 
 def _pair(each: Mapping[str, Any]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from screens.blocks import Block, Cell
 from screens.console import failure
 from screens.present import report_blocks
-from screens.present_replay import figure
+from screens.present_replay import disturbances, figure
 from screens.words import short
 from workbench.events import RunState, StepState
 from workbench.store import unwritable
@@ -106,8 +106,9 @@ def _figures(state: RunState) -> Iterator[ElementTree.Element]:
     worse = {figure(each)[0]: figure(each) for each in state.verdict.worse}
     for name in dict.fromkeys([*state.verdict.compared, *worse]):
         if name in worse:
-            _, locked, found, unit = worse[name]
-            yield _case(state, "figures", name, failure=f"worse than locked: {locked} → {found} {unit}".rstrip())
+            _, locked, found = (" ".join(text.split()) for text in worse[name])
+            told = "; ".join([f"worse than locked: {locked} → {found}", *disturbances(state)])
+            yield _case(state, "figures", name, failure=told)
         else:
             yield _case(state, "figures", name)
 

@@ -10,6 +10,7 @@ from typing import Any
 from workbench.units import format_seconds, format_size
 
 ABSENT = "—"
+DISTURBED = "Disturbed while this was measured."
 
 _TIMES = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 _SMALL = 1e-4
@@ -70,9 +71,14 @@ def interval_of(value: object) -> tuple[float, float] | None:
 
 
 def decimals(value: float, interval: tuple[float, float] | None) -> int:
-    """Decimals so that the interval's half width has two digits; four significant digits without an interval."""
+    """Decimals so that the interval's half width has two digits; four significant digits without an interval.
+
+    A lower end that lies far below the half width has two digits too: 0.21 ms to 43 ms is not 0 ms to 43 ms.
+    """
     half = (interval[1] - interval[0]) / 2 if interval else 0.0
     first, digits = (half, 2) if half > 0 else (abs(value), 4)
+    if interval and half / 1000 < interval[0] < half:
+        first = interval[0]
     return min(max(digits - 1 - math.floor(math.log10(first)), 0), 9) if first > 0 else 1
 
 

@@ -80,7 +80,9 @@ def _figures(run: Run, found: lock.Lock) -> tuple[list[dict[str, Any]], list[str
     for name, locked in run.lock.figures[host].values.items():
         figure = here.values.get(name)
         if figure is not None and figure.worse_than(locked, run.file.recipe.tolerance):
-            worse.append({"name": name, "locked": locked.value, "found": figure.value, "unit": figure.unit})
+            intervals = {"locked_interval": locked.interval, "found_interval": figure.interval}
+            values = {"locked": locked.value, "found": figure.value, "unit": figure.unit}
+            worse.append({"name": name, **values, **intervals})
     return worse, []
 
 

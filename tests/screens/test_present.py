@@ -253,7 +253,12 @@ def test_a_replay_says_what_it_reproduced() -> None:
 
 def test_a_replay_that_differs_names_the_cause() -> None:
     differences = [{"name": "model", "locked": "sha256:" + "a" * 64, "found": "sha256:" + "b" * 64}]
-    worse = [{"name": "int8.p50", "locked": 148_000.0, "found": 250_000.0, "unit": "ns"}]
+    intervals = {"locked_interval": [146_000, 151_000], "found_interval": [240_000, 260_000]}
+    worse = [
+        {"name": "int8.p50", "locked": 148_000.0, "found": 250_000.0, "unit": "ns", **intervals},
+        {"name": "image.size", "locked": 64_000_000.0, "found": 90_000_000.0, "unit": "B"},
+        {"name": "int8.accuracy", "locked": 0.99, "found": 0.9, "unit": ""},
+    ]
     cause = "model.source: sha256:cc → sha256:dd"
     found = example_run.replay_events(differences=differences, worse=worse, cause=cause, remarks=["Packed otherwise."])
     text = report_of(example_run.state(found))
@@ -261,9 +266,16 @@ def test_a_replay_that_differs_names_the_cause() -> None:
         "  model     sha256:aaaaaaaaaaaa  sha256:bbbbbbbbbbbb",
         "  First differing input: model.source: sha256:cc → sha256:dd",
     ]
-    assert re.split(r"\s{2,}", section(text, "Figures worse")[2].strip()) == ["int8.p50", "148000", "250000", "ns"]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in section(text, "Figures worse")[2:5]]
+    assert rows[0] == ["int8.p50", "148.0 µs [146.0, 151.0]", "250 µs [240, 260]"]
+    assert rows[1] == ["image.size", "61.0 MiB", "85.8 MiB"]
+    assert rows[2] == ["int8.accuracy", "0.9900", "0.9000"]
+    assert section(text, "Figures worse")[5:] == [
+        "  latency/int8-dynamic: Disturbed: other processes used 0.8 cores while this was measured.",
+        "  benchmark/busy: Disturbed: the hypervisor took 3.0% of the time.",
+    ]
     assert section(text, "Remarks") == ["Remarks", "  Packed otherwise."]
-    assert "1 artifact differs from the lock. 2 figures compared, 1 worse than locked." in text
+    assert "1 artifact differs from the lock. 2 figures compared, 3 worse than locked." in text
 
 
 def test_a_replay_that_compared_no_figure_does_not_claim_it() -> None:

@@ -13,6 +13,11 @@ def test_a_value_has_as_many_digits_as_its_interval_leaves_meaning_to() -> None:
     assert words.measured(6500.0, [6400.0, 6600.0], unit="/s") == "6500/s\n[6400, 6600]"
 
 
+def test_the_lower_end_of_a_wide_interval_does_not_vanish() -> None:
+    assert words.latency(2_980_000, [210_000, 42_970_000]) == "2.98 ms\n[0.21, 42.97]"
+    assert words.measured(0.05, [0.00001, 0.1]) == "0.050\n[0.000, 0.100]"
+
+
 def test_what_rounds_to_nothing_has_no_minus() -> None:
     assert words.measured(-0.00278, [-0.00833, -0.0], sign=True) == "-0.0028\n[-0.0083, +0.0000]"
 
