@@ -111,8 +111,8 @@ def test_single_stream_against_process_and_server(inputs: dict[str, Path], said:
         assert figure["client_cost_ns"]["p50"] > 0
     assert values["server"]["peak_memory_bytes"] > 2**20
     assert values["server"]["start_to_first_answer_s"] > 0
-    assert {kind for kind, _ in said.samples} == {"latency", "host"}
-    assert all(each["tree"]["memory"] > 0 for kind, each in said.samples if kind == "host")
+    assert {kind for kind, _ in said.samples} == {"latency", "container"}
+    assert all(each["tree"]["memory"] > 0 for kind, each in said.samples if kind == "container")
     with np.load(outputs.files["latencies"]) as archive:
         assert {"process-0", "process-2", "server-0", "server-2"} <= set(archive)
 
@@ -126,7 +126,7 @@ def test_the_highest_rate_is_searched_and_held(
     params = PARAMS | {
         "scenario": "server",
         "rate": "max",
-        "p99_ms": 50.0,
+        "p99_s": 0.05,
         "duration_s": 1.5,
         "against": ["process"],
     }

@@ -68,7 +68,7 @@ class Bench:
 
     def load(self, rate: float | None, duration_s: float, max_duration_s: float) -> Load:
         """The load of one run; as many queries at least as its percentile needs, where the time allows."""
-        bound = self.params.get("p99_ms")
+        bound = self.params.get("p99_s")
         return Load(
             scenario=self.params["scenario"],
             duration_s=duration_s,
@@ -78,7 +78,7 @@ class Bench:
             seed=int(self.params.get("seed", 0)),
             min_queries=_enough(rate, max_duration_s),
             rate=rate,
-            bound_ns=None if bound is None else round(float(bound) * 1e6),
+            bound_ns=None if bound is None else round(float(bound) * 1e9),
         )
 
     def drive(self, target: Mapping[str, Any], load: Load, series: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def measure(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
 
     Inputs: variant (onnx), evaluate; for the image config and base_blob, wheels_blob, server_blob, model_blob.
     Params: name (of the model in the image), benchmark (its name in the recipe), scenario, duration_s, rate (queries/s
-    or "max"), p99_ms, threads, seed, against: of "process", "image", and "server" (the image's server as a plain
+    or "max"), p99_s (the bound), threads, seed, against: of "process", "image", and "server" (the image's server as a plain
     process). Values: by target ``valid``, ``reasons``, ``queries``, ``failed`` and, where valid, percentiles in ns with
     intervals, ``throughput_qps``, ``rate``, ``client_cost_ns``; of servers also ``peak_memory_bytes`` and
     ``start_to_first_answer_s``. Raises StepFailed where a target does not answer or a completion is lost.
@@ -215,7 +215,7 @@ def _search(bench: Bench, series: str, start: Start) -> float | None:
         def holds(rate: float) -> bool:
             bench.emit.progress(bench.runs, bench.runs + 1, f"{series}: trying {rate:.4g}/s")
             seconds = max(
-                0.5, 1.1 * statistics.minimum_count(0.99, LATE_ONES) / rate, PROBE_BOUNDS * bench.params["p99_ms"] / 1e3
+                0.5, 1.1 * statistics.minimum_count(0.99, LATE_ONES) / rate, PROBE_BOUNDS * bench.params["p99_s"]
             )
             load = bench.load(rate, min(seconds, duration), max(seconds, duration))
             return bool(bench.drive(target, load, f"{series}-search")["valid"])
@@ -254,7 +254,7 @@ def _observed(bench: Bench, series: str, running: targets.Running | None) -> Ite
     if running is None:
         yield extra
         return
-    with Sampler(lambda record: bench.emit.sample("host", {"series": series, **record}), running.pid):
+    with Sampler(lambda record: bench.emit.sample("container", {"series": series, **record}), running.pid):
         yield extra
         extra["peak_memory_bytes"] = targets.peak_memory(running.pid)
 
@@ -311,7 +311,7 @@ def _check(params: Mapping[str, Any]) -> None:
         raise UsageError(f"No scenario {params['scenario']!r}.", "Use single-stream or server.")
     if params["scenario"] == "server" and not params.get("rate"):
         raise UsageError("The server scenario needs a rate.", "Give rate: 200/s, or rate: max with p99.")
-    if params.get("rate") == "max" and params.get("p99_ms") is None:
+    if params.get("rate") == "max" and params.get("p99_s") is None:
         raise UsageError("rate: max needs a bound to hold.", "Give p99: 10ms, say.")
     unknown = set(params.get("against", ())) - {"process", "image", "server"}
     if unknown:
