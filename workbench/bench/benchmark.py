@@ -113,9 +113,9 @@ def measure(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
 
     Inputs: variant (onnx), evaluate; for the image config and base_blob, wheels_blob, server_blob, model_blob.
     Params: name (of the model in the image), benchmark (its name in the recipe), scenario, duration_s, rate (queries/s
-    or "max"), p99_s (the bound), threads, seed, against: of "process", "image", and "server" (the image's server as a plain
-    process). Values: by target ``valid``, ``reasons``, ``queries``, ``failed`` and, where valid, percentiles in ns with
-    intervals, ``throughput_qps``, ``rate``, ``client_cost_ns``; of servers also ``peak_memory_bytes`` and
+    or "max"), p99_s (the bound), threads, seed, against: of "process", "image", and "server" (the image's server as a
+    plain process). Values: by target ``valid``, ``reasons``, ``queries``, ``failed`` and, where valid, percentiles in
+    ns with intervals, ``throughput_qps``, ``rate``, ``client_cost_ns``; of servers also ``peak_memory_bytes`` and
     ``start_to_first_answer_s``. Raises StepFailed where a target does not answer or a completion is lost.
     """
     _check(params)
