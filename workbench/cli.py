@@ -120,7 +120,6 @@ def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
     import signal
 
     from screens.console import watch as follow
-
     from workbench import runs
 
     def stop(*_: Any) -> None:
@@ -147,7 +146,6 @@ def replay(
     """Make everything again from the lock in an empty store, and compare."""
     from screens.report import junit as write_junit
     from screens.report import summary_markdown
-
     from workbench import recipe as recipes
     from workbench import runs
     from workbench.errors import PRECEDENCE
@@ -278,7 +276,6 @@ def schema() -> None:
 def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json = False) -> None:
     """A model's signature, operators, parameters, FLOPs and size by layer."""
     from screens.inspect import print_model
-
     from workbench.model.inspect import inspect as inspect_model
 
     print_model(inspect_model(model), json=json)

@@ -13,8 +13,8 @@ from workbench.store import Store, held, remove_tree
 
 
 def collect(project: Path) -> list[dict[str, Any]]:
-    """Removes results that no newest run of a recipe used, objects that no result names, unpacked images and replays
-    and scratch of dead runs; a row for each with how many files and bytes went. Raises UsageError while a run is on."""
+    """Removes results that no newest run of a recipe used, objects that no result names, replays and scratch of dead
+    runs; a row for each with how many files and bytes went. Raises UsageError while a run is on."""
     store = Store(project / ".workbench")
     if alive := [folder.name for folder in runs.all_runs(project) if runs.is_alive(folder)]:
         raise UsageError(f"Run {alive[0]} is at work on the store.", "Wait for its end, or cancel it.")
@@ -27,7 +27,6 @@ def collect(project: Path) -> list[dict[str, Any]]:
         named |= _pinned(project)
         objects = [path for path in store.objects.glob("*/*") if f"sha256:{path.name}" not in named]
         rows.append(_remove("objects", objects))
-        rows.append(_remove("unpacked images", list((store.folder / "roots").glob("*"))))
         replays = store.folder / "replays"
         rows.append(_remove("replays that died", list(replays.glob("*"))))
     store.sweep()

@@ -103,12 +103,14 @@ def _figures(recipe: Recipe, done: Mapping[str, Done]) -> dict[str, Figure]:
         values = done["image"].result.values
         found["image.size"] = _size(values["size"])
         found["image.uncompressed"] = _size(values["uncompressed"])
-    for name in recipe.benchmark:
+    for name, bench in recipe.benchmark.items():
         if item := done.get(f"benchmark/{name}"):
             for system in ("process", "image"):
                 values = item.result.values
                 name_of = f"benchmark.{name}.{system}"
                 found |= _benchmark_figures(name_of, values.get(system, {}), _disturbed(values))
+                if bench.rate == "max" and values.get(system, {}).get("valid"):
+                    found[f"{name_of}.max_rate"] = _rate(values[system]["rate"], _disturbed(values))
     return found
 
 
@@ -143,6 +145,10 @@ def _latency(value: float, interval: Any, unit: str, disturbed: bool) -> Figure:
     return Figure(value=float(value), interval=interval, unit=unit, better="lower", kind="latency", disturbed=disturbed)
 
 
+def _rate(value: float, disturbed: bool) -> Figure:
+    return Figure(value=value, interval=None, unit="1/s", better="higher", kind="latency", disturbed=disturbed)
+
+
 def _disturbed(values: Mapping[str, Any]) -> bool:
     return bool(values.get("conditions", {}).get("disturbed"))
 
@@ -160,13 +166,9 @@ def _benchmark_figures(name: str, values: Mapping[str, Any], disturbed: bool) ->
     if not values.get("valid"):
         return {}  # a run that LoadGen calls INVALID has no figures
     found = _percentiles(name, values, disturbed)
-    for key, unit, better, kind in (
-        ("peak_memory_bytes", "B", "lower", "memory"),
-        ("start_to_first_answer_s", "s", "lower", "latency"),
-        ("max_rate_qps", "1/s", "higher", "latency"),
-    ):
-        if values.get(key) is not None:
-            figure = {"value": float(values[key]), "interval": values.get(f"{key}_interval"), "unit": unit}
-            figure |= {"better": better, "kind": kind, "disturbed": disturbed}
-            found[f"{name}.{key.rsplit('_', 1)[0]}"] = Figure.model_validate(figure)
+    if (memory := values.get("peak_memory_bytes")) is not None:
+        found[f"{name}.peak_memory"] = Figure(value=float(memory), unit="B", better="lower", kind="memory")
+    if (start := values.get("start_to_first_answer_s")) is not None:
+        interval = values.get("start_to_first_answer_interval_s")
+        found[f"{name}.start_to_first_answer"] = _latency(start, interval, "s", disturbed)
     return found

@@ -74,7 +74,7 @@ class Pins:
 def base_request(recipe: Recipe) -> dict[str, Any]:
     """What the base is resolved from; the locked packages hold as long as it stays the same."""
     assert recipe.image is not None
-    return {"base": recipe.image.base.model_dump(mode="json"), "packages": None, "arch": "amd64"}
+    return {"base": recipe.image.base.model_dump(mode="json"), "arch": "amd64"}
 
 
 def wheels_request(recipe: Recipe) -> dict[str, Any]:
@@ -286,8 +286,12 @@ def key_of(kind: str, found: Mapping[str, str]) -> str:
 
 
 def toolchain(steps: list[Step]) -> dict[str, str]:
-    """The versions of all tools that decide what ``steps`` make."""
-    tools = {tool for step in steps if step.kind in KINDS for tool in KINDS[step.kind].tools}
+    """The versions of all tools that decide what ``steps`` make.
+
+    Those that resolve packages are left out: what they came to is pinned.
+    """
+    made = [step for step in steps if not step.kind.endswith("-resolve")]
+    tools = {tool for step in made for tool in KINDS[step.kind].tools}
     return {tool: version(tool) for tool in sorted(tools)}
 
 

@@ -61,7 +61,7 @@ class Quantize(Part):
     """Quantization of weights, and in the static mode of activations, to 8-bit integers."""
 
     to: Literal["int8"]
-    mode: Literal["static", "dynamic"] = "static"
+    mode: Literal["static", "dynamic", "weight-only"] = "static"
     calibration: Literal["minmax", "percentile"] = "minmax"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     per_channel: bool = True

@@ -187,7 +187,7 @@ def _measured(of: str, variant: str, figures: Figures) -> tuple[Figures | None, 
         return None, f"the benchmark {of} was not run"
     system = benchmark.get("image") or benchmark.get("process") or benchmark
     if system.get("valid") is False:
-        return None, f"the benchmark {of} is not valid: {system.get('why') or 'see its log'}"
+        return None, f"the benchmark {of} is not valid: {'; '.join(system.get('reasons') or ['see its log'])}"
     return system, ""
 
 
