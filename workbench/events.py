@@ -5,12 +5,16 @@ A run folder's ``events.jsonl`` holds one JSON object a line, in the order of ``
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from workbench.store import unwritable
 
 Status = Literal["running", "done", "failed", "cancelled", "died"]
 StepStatus = Literal["waiting", "running", "done", "reused", "failed", "cancelled", "skipped"]
@@ -259,13 +263,24 @@ class EventLog:
     """The one writer of a run's ``events.jsonl``: numbers and dates each event and hands it to the system at once."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab", buffering=0)
         self._seq = 0
 
     def write(self, event: AnyEvent) -> None:
-        """Appends ``event`` as one line, in one write: a reader never sees half of one that a later one follows."""
+        """Appends ``event`` as one line, whole or not at all: no later line ever follows half of one.
+
+        Raises MachineLacks where the disk is full.
+        """
         stamped = msgspec.structs.replace(event, seq=self._seq, time=round(time.time(), 6))
-        self._file.write(_encoder.encode(stamped) + b"\n")
+        line = _encoder.encode(stamped) + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(end)
+            raise unwritable(self._path, error) from error
         self._seq += 1
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Started by :func:`workbench.runs.start` in a session of its own. It is the one w
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ from workbench.process import adopt_orphans, kill_descendants
 from workbench.runs import Request, load_request
 from workbench.samples import SampleLog
 from workbench.steps import KINDS
-from workbench.store import Result, Store, remove_tree
+from workbench.store import Result, Store, remove_tree, unwritable
 
 
 def machine_facts() -> tuple[dict[str, Any], str]:
@@ -254,6 +255,15 @@ def _conclude(run: Run) -> events.RunFinished:
     return events.RunFinished(status="failed", exit_code=errors[0].exit_code, error=errors[0].as_record())
 
 
+def _told(error: Exception, folder: Path) -> WorkbenchError:
+    """An exception that nobody expected, as an error for the user."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return unwritable(Path(str(error.filename or folder)), error)
+    return WorkbenchError(
+        f"Unexpected: {type(error).__name__}: {error}.", f"Please report it with {folder / 'logs' / 'run.txt'}."
+    )
+
+
 def main() -> int:
     """Carries out the run; its exit code, which the last event also holds."""
     folder = Path(sys.argv[1])
@@ -276,10 +286,8 @@ def main() -> int:
         )
     except Exception as error:
         traceback.print_exc()
-        bug = WorkbenchError(
-            f"Unexpected: {type(error).__name__}: {error}.", f"Please report it with {folder / 'logs' / 'run.txt'}."
-        )
-        finished = events.RunFinished(status="failed", exit_code=1, error=bug.as_record())
+        told = _told(error, folder)
+        finished = events.RunFinished(status="failed", exit_code=told.exit_code, error=told.as_record())
     kill_descendants()
     if run is not None:
         run.close()

@@ -22,7 +22,8 @@ class SampleLog:
     def write(self, step: str, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one sample of ``kind`` (``sensors``, ``latency``) from ``step``."""
         line = json.dumps({"time": round(time.time(), 3), "step": step, "kind": kind, "values": values}).encode()
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
+            # Samples are for looking at: a disk that fills up must not end the run here, but where a result is kept.
             self._file.write(line + b"\n")
 
     @contextlib.contextmanager

@@ -10,6 +10,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -17,9 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import MachineLacks, StepFailed, WorkbenchError
+from workbench.errors import MachineLacks, StepFailed, UsageError, WorkbenchError
 from workbench.process import die_with_parent
 from workbench.steps import KINDS, Outputs
+
+_NO_SPACE = 512 << 10
 
 
 class PipeEmit:
@@ -64,18 +67,23 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, WorkbenchError):
             traceback.print_exc()
-        emit.send({"is": "error", "error": as_typed(error, request["step"]).as_record()})
+        emit.send({"is": "error", "error": as_typed(error, request["step"], emit.scratch).as_record()})
 
 
-def as_typed(error: Exception, step: str) -> WorkbenchError:
-    """Any exception of a step as an error for the user."""
-    if isinstance(error, WorkbenchError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def as_typed(error: Exception, step: str, scratch: Path) -> WorkbenchError:
+    """Any exception of a step as an error for the user.
+
+    Libraries tell a full disk in words of their own ("Protobuf serialization failed"), so a step that failed for
+    whatever reason where no space is left has failed for that.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (not isinstance(error, UsageError) and shutil.disk_usage(scratch).free < _NO_SPACE):
         return MachineLacks(
-            f"The disk is full ({error.filename or 'while writing'}).",
+            f"The disk is full: no space left on device below {scratch.parent} (step {step}).",
             "Free space, for example with workbench gc, then run the same command again: finished steps are kept.",
         )
+    if isinstance(error, WorkbenchError):
+        return error
     if isinstance(error, MemoryError):
         return StepFailed(
             f"Step {step} ran out of memory.", "Run it where more memory is free, or with a smaller model."
