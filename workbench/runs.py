@@ -143,6 +143,8 @@ def follow(run: Path, wait: Callable[[float], None] = time.sleep) -> Iterator[tu
             state = reduce(state, event)
             yield state, event
         if state.status != "running":
+            while is_alive(run):  # its last word is said; when this returns it is gone, too
+                wait(POLL_SECONDS / 10)
             return
         if not alive:
             yield _marked(state, alive), None
