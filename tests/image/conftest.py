@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from image_helpers import CREATED, Emit, Image
 
 from workbench.assets import asset
 from workbench.image import base, content, oci, wheels
+from workbench.image.apt import Apt
 
 
 @pytest.fixture
@@ -30,16 +32,28 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(shared_folder: Path) -> Iterator[Path]:
+    """Downloads are kept where WORKBENCH_CACHE says, else for this session, never in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_CACHE", os.environ.get("WORKBENCH_CACHE") or str(shared_folder / "cache"))
+        yield Path(os.environ["WORKBENCH_CACHE"])
+
+
 @pytest.fixture(scope="session")
-def image(shared_folder: Path) -> Image:
+def apt(image: Image) -> Apt:
+    """apt with the lists that the image of this session was resolved from."""
+    return Apt(image.folder / "base-pins" / "apt", "bookworm", "amd64")
+
+
+@pytest.fixture(scope="session")
+def image(shared_folder: Path, cache: Path) -> Image:
     """The image of the shipped digits: resolved, fetched and packed by the first that asks."""
     with (shared_folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = shared_folder / "files.json"
         if not record.exists():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("WORKBENCH_CACHE", os.environ.get("WORKBENCH_CACHE") or str(shared_folder / "cache"))
-                record.write_text(json.dumps({name: str(path) for name, path in _build(shared_folder).items()}))
+            record.write_text(json.dumps({name: str(path) for name, path in _build(shared_folder).items()}))
     return Image({name: Path(path) for name, path in json.loads(record.read_text()).items()}, shared_folder)
 
 
@@ -56,7 +70,7 @@ def _build(folder: Path) -> dict[str, Path]:
     import onnxruntime
 
     wanted.append(f"onnxruntime=={onnxruntime.__version__}")
-    base_pins = base.resolve({}, {"base": {"debian": "bookworm"}, "packages": None, "arch": "amd64"}, emit("base-pins"))
+    base_pins = base.resolve({}, {"base": {"debian": "bookworm"}, "arch": "amd64"}, emit("base-pins"))
     wheels_params = {"python": "3.11", "platform": "x86_64-manylinux_2_28", "requirements": wanted}
     wheels_pins = wheels.resolve({}, wheels_params, emit("wheels-pins"))
     layers = {

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.errors import MachineLacks, StepFailed, UsageError
+from workbench.errors import MachineLacks, UsageError
 from workbench.image import tools
 
 _TOOLS_CURE = "Install apt and dpkg (`apt-get install apt dpkg`, or your distribution's packages of these names)."
@@ -199,11 +199,9 @@ class Apt:
     def candidates(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """The fields of the version that apt would install, by package. Raises UsageError for a name it does not
         have."""
-        command = [tools.found("apt-cache", _TOOLS_CURE), "show", "--no-all-versions", "--", *names]
-        done = tools.run(command, self._env)
         found: dict[str, dict[str, str]] = {}
-        for paragraph in parse_deb822(done.stdout, Path("Packages")):
-            found.setdefault(paragraph.fields["Package"], dict(paragraph.fields))
+        for fields in self._show("--no-all-versions", names):
+            found.setdefault(fields["Package"], fields)
         missing = sorted(set(names) - set(found))
         if missing:
             raise UsageError(
@@ -211,22 +209,25 @@ class Apt:
             )
         return found
 
-    def fetch(self, filename: str, sha256: str, target: Path) -> str:
-        """Fetches the file with that pool path into ``target``, content checked by apt.
+    def served(self, names: Sequence[str]) -> dict[tuple[str, str], set[str]]:
+        """The sha256 of all that the sources have of these packages, by name and version."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for fields in self._show("--all-versions", names):
+            found.setdefault((fields["Package"], fields["Version"]), set()).add(fields["SHA256"])
+        return found
 
-        Returns "" or what apt said when no source had it: the caller knows which package that is.
-        """
-        helper = tools.found("apt-helper", _TOOLS_CURE)
-        said = ""
-        for uri in dict.fromkeys(uri for source in self.sources for uri in source.fields["URIs"].split()):
-            address = f"{uri.rstrip('/')}/{filename}"
-            done = tools.run(
-                [helper, "-qq", "download-file", address, str(target), f"SHA256:{sha256}"], self._env, False
+    def _show(self, versions: str, names: Sequence[str]) -> list[dict[str, str]]:
+        done = tools.run([tools.found("apt-cache", _TOOLS_CURE), "show", versions, "--", *names], self._env)
+        return [dict(paragraph.fields) for paragraph in parse_deb822(done.stdout, Path("Packages"))]
+
+    def download(self, packages: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
+        """The .deb files of packages (name and version), fetched into ``folder`` from wherever the lists say that they
+        lie, their content checked by apt. Raises MachineLacks where one cannot be had."""
+        wanted = [f"{name}={version}" for name, version in packages]
+        done = tools.run([tools.found("apt-get", _TOOLS_CURE), "-qq", "download", *wanted], self._env, cwd=folder)
+        if done.returncode:
+            raise MachineLacks(
+                f"apt cannot fetch packages of Debian {self.suite}: {tools.last_words(done.stderr, 3)}",
+                "See that `apt-get update` works on this machine, then run the same command again.",
             )
-            if done.returncode == 0:
-                return ""
-            said = f"{said}\n{done.stderr}".strip()
-            target.unlink(missing_ok=True)
-        if not said:
-            raise StepFailed(f"apt gave neither {filename} nor a reason.")
-        return said
+        return sorted(folder.glob("*.deb"))

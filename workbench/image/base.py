@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ SUITES: Mapping[str, Suite] = {
 }
 
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_POOL_PATH = re.compile(r"pool/[A-Za-z0-9+.~_/-]+\.deb")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*")
+_RELOCK = "Lock the base again: workbench run RECIPE --update base"
 
 
 def suite_of(base: Mapping[str, Any]) -> str:
@@ -65,10 +67,11 @@ def suite_of(base: Mapping[str, Any]) -> str:
 
 
 def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:  # noqa: ARG001
-    """Locks the packages of the base: name, version, sha256, size and path in Debian's pool, from signed lists.
+    """Locks the packages of the base: name, version, sha256 and size, from signed lists; each is fetched and checked.
 
-    ``params``: ``base`` (``{"debian": "bookworm"}``), ``packages`` (names to have besides the needed ones, or None),
-    ``arch`` (``"amd64"``). Raises UsageError for a package or release there is not, MachineLacks where apt cannot ask.
+    Where a package lies is not locked: mirrors differ in it. ``params``: ``base`` (``{"debian": "bookworm"}``),
+    ``packages`` (names to have besides the needed ones; may be absent), ``arch`` (``"amd64"``). Raises UsageError for a
+    package or release there is not, MachineLacks where apt cannot ask.
     """
     suite = suite_of(params["base"])
     added = list(params.get("packages") or ())
@@ -77,9 +80,7 @@ def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
             raise UsageError(f"image.base.packages: {name!r} is no name of a Debian package.", "Correct the name.")
     names = sorted({*SUITES[suite].packages, *added})
     emit.progress(0, 2, "fetching package lists")
-    apt = Apt(emit.scratch / "apt", suite, params["arch"])
-    apt.update()
-    emit.progress(1, 2, f"resolving {len(names)} packages")
+    apt = _updated_apt(suite, params["arch"], emit.scratch)
     found = apt.candidates(names)
     _note_missing(added, found, emit)
     packages = [
@@ -88,11 +89,12 @@ def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
             "version": found[name]["Version"],
             "sha256": found[name]["SHA256"],
             "size": int(found[name]["Size"]),
-            "filename": found[name]["Filename"],
         }
         for name in names
     ]
     pins = {"debian": suite, "arch": params["arch"], "packages": packages}
+    emit.progress(1, 2, f"fetching {len(names)} packages")
+    fetched(packages, emit.scratch, lambda: apt)
     emit.progress(2, 2)
     return Outputs({"pins": written_json(emit.scratch / "pins", pins)}, {"pins": pins})
 
@@ -118,20 +120,12 @@ def read_pins(path: Path) -> dict[str, Any]:
             usable = (
                 _PACKAGE_NAME.fullmatch(package["name"])
                 and re.fullmatch(r"[0-9a-f]{64}", package["sha256"])
-                and _POOL_PATH.fullmatch(package["filename"])
-                and ".." not in package["filename"]
-                and isinstance(package["version"], str)
+                and _VERSION.fullmatch(package["version"])
             )
             if not usable:
-                raise UsageError(
-                    f"The lock's base package {package['name']!r} is not usable.",
-                    "Lock the base again: workbench run RECIPE --update base",
-                )
+                raise UsageError(f"The lock's base package {package['name']!r} is not usable.", _RELOCK)
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"The lock's base packages are not usable ({error!r}).",
-            "Lock the base again: workbench run RECIPE --update base",
-        ) from error
+        raise UsageError(f"The lock's base packages are not usable ({error!r}).", _RELOCK) from error
     return pins
 
 
@@ -142,11 +136,12 @@ def layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """
     pins = read_pins(inputs["pins"])
     packages = pins["packages"]
-    files = _fetched(pins, emit)
-    emit.progress(len(packages), len(packages) + 1, "unpacking")
+    emit.progress(0, 2, "fetching packages")
+    files = fetched(packages, emit.scratch, lambda: _updated_apt(pins["debian"], pins["arch"], emit.scratch))
+    emit.progress(1, 2, "unpacking")
     with rootfs.Rootfs(emit.scratch / "unpacked", omit.shipped()) as root:
         for package in packages:
-            root.add(package["name"], files[package["name"]])
+            root.add(package["name"], files[package["sha256"]])
         entries = root.entries()
         outputs = write_layer(
             "base",
@@ -156,41 +151,53 @@ def layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
             omitted_bytes=root.omitted_bytes,
             more={"architecture": pins["arch"], "debian": pins["debian"]},
         )
-    emit.progress(len(packages) + 1, len(packages) + 1)
+    emit.progress(2, 2)
     return outputs
 
 
-def _fetched(pins: Mapping[str, Any], emit: Emit) -> dict[str, Path]:
-    """The .deb file of each package: from the cache, or fetched and verified."""
-    apt: Apt | None = None
+def _updated_apt(suite: str, arch: str, scratch: Path) -> Apt:
+    apt = Apt(scratch / "apt", suite, arch)
+    apt.update()
+    return apt
+
+
+def fetched(packages: Sequence[Mapping[str, Any]], scratch: Path, asked: Callable[[], Apt]) -> dict[str, Path]:
+    """The .deb files of locked ``packages`` by sha256: from the cache, the rest fetched in one go and verified.
+
+    ``asked`` gives an apt with its lists, and is called only if something is missing: a warm cache needs no network.
+    Raises MachineLacks where Debian has another content by now, or none.
+    """
     files: dict[str, Path] = {}
-    for done, package in enumerate(pins["packages"]):
-        name, sha256 = package["name"], package["sha256"]
-        cached = downloads.take(sha256)
+    missing = []
+    for package in packages:
+        cached = downloads.take(package["sha256"])
         if cached is None:
-            emit.progress(done, len(pins["packages"]) + 1, f"fetching {name}")
-            apt = apt or Apt(emit.scratch / "apt", pins["debian"], pins["arch"])
-            cached = _fetch(apt, package, emit.scratch / "package.deb")
-        files[name] = cached
+            missing.append(package)
+        else:
+            files[package["sha256"]] = cached
+    if missing:
+        files |= _download(asked(), missing, scratch / "packages")
     return files
 
 
-def _fetch(apt: Apt, package: Mapping[str, Any], target: Path) -> Path:
-    wanted = f"{package['name']}={package['version']}"
-    said = apt.fetch(package["filename"], package["sha256"], target)
-    if not said:
-        if downloads.sha256_of(target) != package["sha256"]:
-            raise MachineLacks(
-                f"What apt fetched for {wanted} is not what the lock names.", "Run the same command again."
-            )
-        kept = downloads.keep(target, package["sha256"])
-        target.unlink()
-        return kept
-    if re.search(r"\b404\b|not found|hash sum mismatch|does not match|unexpected size", said, re.IGNORECASE):
-        raise MachineLacks(
-            f"Debian no longer serves {wanted}.", "Lock the base again: workbench run RECIPE --update base"
-        )
-    raise MachineLacks(
-        f"{wanted} cannot be fetched: {said.splitlines()[-1]}",
-        "See that `apt-get update` works on this machine, then run the same command again.",
-    )
+def _download(apt: Apt, packages: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Path]:
+    served = apt.served([package["name"] for package in packages])
+    gone = [package for package in packages if (package["name"], package["version"]) not in served]
+    if gone:
+        raise MachineLacks(f"Debian no longer serves {_named(gone)}.", _RELOCK)
+    other = [p for p in packages if p["sha256"] not in served[p["name"], p["version"]]]
+    if other:
+        raise MachineLacks(f"Debian serves {_named(other)} with another content than the lock names.", _RELOCK)
+    folder.mkdir()
+    arrived = apt.download([(package["name"], package["version"]) for package in packages], folder)
+    by_content = {downloads.sha256_of(path): path for path in arrived}
+    lost = [package for package in packages if package["sha256"] not in by_content]
+    if lost:
+        raise MachineLacks(f"What apt fetched for {_named(lost)} is not what the lock names.", _RELOCK)
+    kept = {str(p["sha256"]): downloads.keep(by_content[p["sha256"]], p["sha256"]) for p in packages}
+    shutil.rmtree(folder)
+    return kept
+
+
+def _named(packages: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{package['name']}={package['version']}" for package in packages)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from workbench.errors import MachineLacks
 
@@ -48,11 +49,12 @@ def found(program: str, cure: str) -> str:
     return path
 
 
-def run(command: Sequence[str], env: Mapping[str, str], log: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs the program to its end; ``stdout`` as it is, ``stderr`` redacted and (``log``) shown in the step's log."""
+def run(command: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the program to its end; ``stdout`` as it is, ``stderr`` redacted and shown in the step's log."""
     done = subprocess.run(
         list(command),
         env=dict(env),
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         preexec_fn=die_with_parent,
@@ -61,7 +63,7 @@ def run(command: Sequence[str], env: Mapping[str, str], log: bool = True) -> sub
         check=False,
     )
     done.stderr = redacted(done.stderr)
-    if log and done.stderr.strip():
+    if done.stderr.strip():
         with contextlib.suppress(ValueError):  # a log that is already closed
             sys.stderr.write(done.stderr.rstrip() + "\n")
     return done
