@@ -13,7 +13,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_PROGRAMS := git=git bwrap=bubblewrap dpkg-deb=dpkg apt-get=apt
 TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-user setpriv=util-linux
 
-.PHONY: demo test lint bench system-demo system-test clean help
+.PHONY: demo test replay lint bench system-demo system-test clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +49,9 @@ demo: $(VENV)/demo.done
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+replay: $(VENV)/test.done
+	$(BIN)/python tests/shipped/replay.py
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .
