@@ -1,7 +1,7 @@
 """Replays the shipped recipes; ``make replay`` and CI run it. Exit code: that of the replays.
 
-Debian serves only the newest versions of its packages, so one day those that the lock pins are gone, through no fault of
-the code. Then the recipe is locked anew in a scratch copy, this says so, and the replay is of that copy.
+Debian serves only the newest versions of its packages, so one day those that the lock pins are gone and the code is
+not to blame. Then the recipe is locked anew in a scratch copy, this says so, and the replay is of that copy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ GONE = "no longer serve"
 
 def workbench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command in ``folder``; what it says is shown as well."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", *words], cwd=folder, check=False, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "workbench", *words]
+    done = subprocess.run(command, cwd=folder, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL)
     print(done.stderr, done.stdout, sep="\n", flush=True)
     return done
 
