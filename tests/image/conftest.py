@@ -14,6 +14,7 @@ from image_helpers import CREATED, Emit, Image
 from workbench.assets import asset
 from workbench.image import base, content, oci, wheels
 from workbench.image.apt import Apt
+from workbench.image.unpacked import unpack
 
 
 @pytest.fixture
@@ -57,6 +58,12 @@ def image(shared_folder: Path, cache: Path) -> Image:
     return Image({name: Path(path) for name, path in json.loads(record.read_text()).items()}, shared_folder)
 
 
+@pytest.fixture(scope="session")
+def root(image: Image) -> Path:
+    """That image, unpacked."""
+    return image.files["root"]
+
+
 def _build(folder: Path) -> dict[str, Path]:
     def emit(name: str) -> Emit:
         scratch = folder / name
@@ -86,9 +93,12 @@ def _build(folder: Path) -> dict[str, Path]:
     inputs = {**{name: layer.files["descriptor"] for name, layer in layers.items()}, "model_file": model}
     params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, "threads": 1, **created}
     image = oci.assemble(inputs, params, emit("image"))
+    blobs = {f"{name}_blob": layer.files["blob"] for name, layer in layers.items()}
+    unpack(image.files["config"], list(blobs.values()), folder / "root")
     return {
         **image.files,
-        **{f"{name}_blob": layer.files["blob"] for name, layer in layers.items()},
+        **blobs,
+        "root": folder / "root",
         "base_pins": base_pins.files["pins"],
         "wheels_pins": wheels_pins.files["pins"],
     }

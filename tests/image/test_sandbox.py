@@ -17,15 +17,10 @@ import pytest
 from image_helpers import Image
 
 from workbench.errors import StepFailed
-from workbench.image.sandbox import Container, Method, method_here, unpacked
+from workbench.image.sandbox import Container, Method, method_here
 from workbench.image.v2 import Client
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def root(image: Image) -> Path:
-    return unpacked(image.files["config"], image.blobs, image.folder / "roots")
 
 
 @pytest.fixture(params=["bubblewrap", "loader"])

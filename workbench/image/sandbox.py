@@ -27,9 +27,9 @@ from typing import IO, Any, Literal
 
 from workbench.errors import MachineLacks, StepFailed
 from workbench.image import tools
-from workbench.image.unpacked import unpacked, unpacked_for_now
+from workbench.image.unpacked import unpacked_for_now
 
-__all__ = ["Container", "method_here", "unpacked", "unpacked_for_now"]
+__all__ = ["Container", "method_here", "unpacked_for_now"]
 
 Method = Literal["bubblewrap", "loader"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,37 +13,25 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from workbench.errors import MachineLacks, StepFailed
-from workbench.image.downloads import sha256_of
 from workbench.image.layers import PIECE
 from workbench.store import remove_tree
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def unpacked(config: Path, blobs: Sequence[Path], folder: Path) -> Path:
-    """The image's root below ``folder``, by the digest of its config: unpacked now, or by an earlier call.
+def unpack(config: Path, blobs: Sequence[Path], root: Path) -> None:
+    """Unpacks the image with that ``config`` and these layers (lowest first) into ``root``, which is made.
 
-    Several processes may ask at once: one unpacks, the others wait for it. Raises StepFailed for a layer that is
-    damaged, not the one the config names, or hostile; MachineLacks where the folder cannot be written.
+    Raises StepFailed for a layer that is damaged, not the one the config names, or hostile; MachineLacks where the
+    folder cannot be written.
     """
-    name = sha256_of(config)
-    root = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not root.is_dir():
-                # Whoever holds the lock owns the unfinished folder; one that lies there is of a killed process.
-                unfinished = folder / f"{name}.unfinished"
-                remove_tree(unfinished)
-                _unpack(json.loads(config.read_bytes()), blobs, unfinished)
-                unfinished.rename(root)
+        _unpack(json.loads(config.read_bytes()), blobs, root)
     except OSError as error:
         raise MachineLacks(
-            f"The image cannot be unpacked into {folder}: {error.strerror or error}.",
+            f"The image cannot be unpacked into {root}: {error.strerror or error}.",
             "Free disk space or correct the folder's permissions, then run the same command again.",
         ) from error
-    return root
 
 
 def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> None:
@@ -139,9 +126,10 @@ def _write(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Non
 
 @contextlib.contextmanager
 def unpacked_for_now(config: Path, blobs: Sequence[Path], scratch: Path) -> Iterator[Path]:
-    """Like :func:`unpacked`, into a folder of its own below ``scratch`` that is removed at the end."""
-    folder = scratch / "image"
+    """The image's root, by :func:`unpack`, in a folder below ``scratch`` that is removed at the end."""
+    root = scratch / "image"
     try:
-        yield unpacked(config, blobs, folder)
+        unpack(config, blobs, root)
+        yield root
     finally:
-        remove_tree(folder)
+        remove_tree(root)
