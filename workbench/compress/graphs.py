@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,23 +51,44 @@ def static_int8(model: ModelProto, names: Sequence[str], ranges: Mapping[str, Ra
     }
     operators = sorted({node.op_type for node in model.graph.node})
     clipped = _clipped(model, set(names))
-    quantizer = QDQQuantizer(
-        model,
-        per_channel,
-        True,  # reduce_range: 7-bit weights
-        QuantType.QInt8,
-        QuantType.QUInt8,
-        TensorsData(CalibrationMethod.MinMax, data),
-        list(names),
-        [],
-        operators,
-        {"DefaultTensorType": TensorProto.FLOAT},
-    )
+    with _shapes_known():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel,
+            True,  # reduce_range: 7-bit weights
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, data),
+            list(names),
+            [],
+            operators,
+            {"DefaultTensorType": TensorProto.FLOAT},
+        )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
     _leave_float_results(quantized, set(names), clipped)
     return quantized
+
+
+@contextmanager
+def _shapes_known() -> Iterator[None]:
+    """onnxruntime's quantizers take the model as it is: its shapes have been inferred.
+
+    They would infer them once more, through a copy on disk that is named by a UUID of host and time. For that name
+    libuuid talks to uuidd, asks for the MAC address and, as root, writes below /var/lib.
+    """
+    from onnxruntime.quantization import base_quantizer, onnx_quantizer
+
+    name = "save_and_reload_model_with_shape_infer"
+    before = {module: getattr(module, name) for module in (base_quantizer, onnx_quantizer)}
+    try:
+        for module in before:
+            setattr(module, name, lambda model: model)
+        yield
+    finally:
+        for module, function in before.items():
+            setattr(module, name, function)
 
 
 def _clipped(model: ModelProto, names: set[str]) -> set[str]:
@@ -154,20 +176,21 @@ def dynamic_int8(model: ModelProto, names: Sequence[str], per_channel: bool) -> 
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode
 
-    quantizer = ONNXQuantizer(
-        model,
-        per_channel,
-        True,  # reduce_range: 7-bit weights
-        QuantizationMode.IntegerOps,
-        False,
-        QuantType.QInt8,
-        QuantType.QUInt8,
-        None,
-        list(names),
-        [],
-        [*DYNAMIC_OPS, "Gather"],
-        {"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
-    )
+    with _shapes_known():
+        quantizer = ONNXQuantizer(
+            model,
+            per_channel,
+            True,  # reduce_range: 7-bit weights
+            QuantizationMode.IntegerOps,
+            False,
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            None,
+            list(names),
+            [],
+            [*DYNAMIC_OPS, "Gather"],
+            {"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
+        )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
