@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,5 +46,13 @@ def lose(logs: Path) -> None:
     run(Loses(), Load("single-stream", 0.1, 0.2, 1e5, 4), logs)
 
 
+def converse(request: Mapping[str, Any], recorder: Recorder) -> Iterator[Mapping[str, Any]]:
+    """Count the requests, or do once what the first one says."""
+    if request["how"] != "count":
+        yield behave(request, recorder)
+    for count in itertools.count():
+        yield {"count": count}
+
+
 if __name__ == "__main__":
-    child.answer(behave)
+    child.converse(converse)

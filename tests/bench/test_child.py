@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_a_killed_child_is_said_to_be(recorder: Recorder) -> None:
         child.run("misbehaving", {"how": "die"}, recorder, 60)
     with pytest.raises(StepFailed, match="exit status 1"):
         child.run("no_such_module_here", {}, recorder, 60)
+
+
+def test_a_child_that_goes_on_answers_each_time_and_is_gone_after_the_block(recorder: Recorder) -> None:
+    with child.Child("misbehaving", recorder) as process:
+        process.tell({"how": "count"})
+        assert process.hear(60) == {"count": 0}
+        for count in (1, 2):
+            process.tell({})
+            assert process.hear(60) == {"count": count}
+        pid = process._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_hanging_child_is_ended(recorder: Recorder) -> None:

@@ -82,7 +82,10 @@ def test_histogram_buckets_are_at_most_a_sixteenth_wide_and_lose_nothing() -> No
 
 
 def test_the_order_is_abba() -> None:
-    assert [side[0] for side in abba(4)] == list("ovvoovvo")
+    sides = ["original", "variant"]
+    assert [side[0] for side in abba(sides, 4, 0)] == list("ovvoovvo")
+    assert [side[0] for side in abba(sides, 2, 1)] == list("voov")
+    assert abba(["original"], 2, 0) == ["original"] * 2
 
 
 def test_latency_values_of_a_variant_and_of_the_original_alone() -> None:

@@ -34,7 +34,8 @@ def _no_process_left() -> Iterator[None]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "BUDGET_NS", 20_000_000)
+    monkeypatch.setattr(latency, "BLOCK_NS", 2_000_000)
+    monkeypatch.setattr(latency, "TURNS", 4)
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,28 +1,38 @@
 """The ``latency`` step: a variant against its original, in alternating blocks across fresh processes.
 
-Pairs of processes in ABBA order (original, variant, variant, original, ...): slow drift of the machine meets
-both alike. Each process gives one median; the logarithms of the pairs' ratios give the interval.
+For each pair two fresh processes, one of either model, take turns of some milliseconds in ABBA order: only one runs
+at a time, and whatever the machine does meanwhile meets both alike. Each pair gives one ratio of medians; pairs differ
+by what fresh processes differ by (memory layout, cores), and the interval comes from the pairs. Beside other work on
+the machine the interval was ±1% where whole processes in ABBA order gave ±8%.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workbench.bench import child, statistics
+from workbench.bench import statistics
+from workbench.bench.child import Child
 from workbench.bench.conditions import Watch
 from workbench.bench.recorder import Recorder
 from workbench.errors import UsageError
 from workbench.steps import Emit, Outputs
 
-BUDGET_NS = 200_000_000
-"""Time a process spends on timed queries. With about 0.3 s to start it, ten pairs take 12 s."""
+BLOCK_NS = 20_000_000
+"""Length of a turn: long beside a change of turns, short beside the changes of the machine's load."""
+
+TURNS = 10
+"""Turns of each process of a pair."""
+
+SLOW_TURNS = 4
+"""Turns where a query takes longer than a block: each turn is one query then."""
 
 CAPACITY = 2**20
-"""Latencies kept of one process: more than fit into the budget at 0.2 µs a query."""
+"""Latencies kept of one process: more than fit into its turns at 0.2 µs a query."""
 
 PATIENCE_S = 600.0
 
@@ -38,28 +48,34 @@ def compare(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
     threads, pairs = int(params.get("threads", 1)), int(params.get("pairs", 10))
     if pairs < 2:
         raise UsageError(f"{pairs} pair of processes gives no interval.", "Give at least 2.")
-    models = {side: inputs[side] for side in ("original", "variant") if side in inputs}
     names = {"original": "the original", "variant": f"variant {params.get('name', '')}".strip()}
-    order = abba(pairs) if len(models) == 2 else ["original"] * pairs
-    requests = [
-        {
-            "model": str(models[side]),
+    requests = {
+        side: {
+            "model": str(inputs[side]),
             "samples": str(inputs["evaluate"]),
             "threads": threads,
-            "budget_ns": BUDGET_NS,
+            "block_ns": BLOCK_NS,
             "name": names[side],
         }
-        for side in order
-    ]
+        for side in names
+        if side in inputs
+    }
+    taken: Latencies = {side: [] for side in requests}
     with Watch(threads) as watch:
-        taken = _take(order, requests, emit)
+        for pair in range(pairs):
+            emit.progress(pair, pairs, f"pair {pair + 1} of {pairs}")
+            for side, latencies in _pair(requests, pair).items():
+                taken[side].append(latencies)
+                histogram = statistics.histogram(latencies)
+                emit.sample("latency", {"series": side, "process": pair, "histogram": histogram})
+    emit.progress(pairs, pairs)
     return Outputs({"latencies": _save(taken, emit.scratch)}, values(taken, pairs) | {"conditions": watch.values()})
 
 
-def abba(pairs: int) -> list[str]:
-    """The order of the processes of ``pairs`` pairs."""
-    forward, backward = ["original", "variant"], ["variant", "original"]
-    return [side for pair in range(pairs) for side in (backward if pair % 2 else forward)]
+def abba(sides: Sequence[str], turns: int, start: int) -> list[str]:
+    """The order of ``turns`` turns of each side: there and back again, the ``start``-th pair of turns from where."""
+    there, back = list(sides), list(sides)[::-1]
+    return [side for turn in range(turns) for side in (back if (turn + start) % 2 else there)]
 
 
 def values(taken: Latencies, pairs: int) -> dict[str, Any]:
@@ -82,21 +98,21 @@ def values(taken: Latencies, pairs: int) -> dict[str, Any]:
     return result
 
 
-def _take(order: Sequence[str], requests: Sequence[Mapping[str, Any]], emit: Emit) -> Latencies:
-    taken: Latencies = {side: [] for side in dict.fromkeys(order)}
-    recorder = Recorder.create(CAPACITY)
-    try:
-        for number, (side, request) in enumerate(zip(order, requests, strict=True)):
-            emit.progress(number, len(order), f"timing {request['name']}")
-            recorder.clear()
-            child.run("workbench.bench.timing", request, recorder, PATIENCE_S)
-            latencies = recorder.values()
-            taken[side].append(latencies)
-            emit.sample("latency", {"series": side, "process": number, "histogram": statistics.histogram(latencies)})
-    finally:
-        recorder.close()
-    emit.progress(len(order), len(order))
-    return taken
+def _pair(requests: Mapping[str, Mapping[str, Any]], number: int) -> dict[str, np.ndarray[Any, np.dtype[np.uint64]]]:
+    """The latencies of one fresh process of each side, by side."""
+    with contextlib.ExitStack() as stack:
+        recorders, children = {}, {}
+        for side in requests:
+            recorders[side] = Recorder.create(CAPACITY)
+            stack.callback(recorders[side].close)
+            children[side] = stack.enter_context(Child("workbench.bench.timing", recorders[side]))
+        for side in abba(list(requests), 1, number):
+            children[side].tell(requests[side])
+        slowest = max(child.hear(PATIENCE_S)["latency_ns"] for child in children.values())
+        for side in abba(list(requests), TURNS if slowest < BLOCK_NS else SLOW_TURNS, number):
+            children[side].tell({})
+            children[side].hear(PATIENCE_S)
+        return {side: recorder.values() for side, recorder in recorders.items()}
 
 
 def _save(taken: Latencies, folder: Path) -> Path:
