@@ -259,3 +259,13 @@ def test_results_go_to_stdout_and_everything_else_to_stderr_without_colour(proje
     done = workbench(project, "run", "recipes/digits.yaml", "--until", UNTIL)
     assert "int8/quantize" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_where_no_variant_keeps_the_gates_it_is_exit_3_and_nothing_is_locked(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(path.read_text() + "gate: {model_size: 1kB}\n")
+    done = workbench(project, "run", "recipes/digits.yaml")
+    assert done.returncode == 3, done.stderr
+    assert "The closest is int8" in done.stderr
+    assert "int8" in done.stdout
+    assert not (project / "recipes" / "digits.lock.yaml").exists()
