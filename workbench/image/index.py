@@ -41,6 +41,8 @@ class Index:
             "UV_FIND_LINKS": ",".join(self.find_links),
             "UV_INSECURE_HOST": " ".join(self.trusted),
             "SSL_CERT_FILE": self.cert,
+            # uv trusts a list of its own unless told to; the certificates of a corporate proxy are in the system's.
+            "UV_SYSTEM_CERTS": "true",
             # pip looks in all indexes and takes the best version; the lock must name what pip then finds.
             "UV_INDEX_STRATEGY": "unsafe-best-match",
             "UV_CACHE_DIR": str(downloads.cache_folder() / "uv"),
