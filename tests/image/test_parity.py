@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from onnx import numpy_helper
 
 from workbench.assets import asset
 from workbench.errors import StepFailed
-from workbench.image import parity
+from workbench.image import limits, parity
 from workbench.image.v2 import arrays_of, infer_body
 
-PARAMS = {"name": "digits", "atol": 1e-5, "rtol": 1e-4, "threads": 1, "samples": 16}
+LIMITS = {"cpus": 1, "memory": None}
+PARAMS = {"name": "digits", "atol": 1e-5, "rtol": 1e-4, "threads": 1, "samples": 16, "limits": LIMITS}
 
 
 def inputs_of(image: Image, folder: Path, variant: Path | None = None) -> dict[str, Path]:
@@ -26,6 +29,12 @@ def inputs_of(image: Image, folder: Path, variant: Path | None = None) -> dict[s
     with np.load(asset("digits/test.npz"), allow_pickle=False) as samples:
         np.savez(folder / "evaluate.npz", **{name: samples["x"].astype(np.float32)})
     return {**image.files, "variant": model, "evaluate": folder / "evaluate.npz"}
+
+
+@pytest.fixture
+def unpacked_before(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares a test the unpacking, which another one shows."""
+    monkeypatch.setattr(parity, "unpacked_for_now", lambda *_: contextlib.nullcontext(root))
 
 
 @pytest.mark.integration
@@ -40,9 +49,26 @@ def test_the_image_answers_bit_by_bit_what_the_model_answers(image: Image, emit:
         "method": "bubblewrap",
     }
     assert not any(emit.scratch.iterdir())
+    assert emit.notes == []
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("unpacked_before")
+def test_limits_that_this_machine_does_not_hold_are_told(
+    image: Image, emit: Emit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "delegated", lambda: None)
+    wanted = {"cpus": 4096, "memory": 512 << 20}
+    parity.check(inputs_of(image, tmp_path), {**PARAMS, "samples": 1, "limits": wanted}, emit)
+    cpus, memory = emit.notes
+    assert "limits.cpus is 4096" in cpus
+    taken = re.search(r"limits.memory \(512.0 MiB\) is not enforced here.* took ([\d.]+) MiB at most", memory)
+    assert taken is not None
+    assert 10 < float(taken[1]) < 512
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("unpacked_before")
 def test_another_model_in_the_image_fails_and_the_difference_is_told(image: Image, emit: Emit, tmp_path: Path) -> None:
     model = onnx.load(asset("digits/digits.onnx"))
     bias = next(one for one in model.graph.initializer if one.dims == [10])

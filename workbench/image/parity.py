@@ -6,6 +6,7 @@ not (another build, another instruction set) they must lie within the recipe's t
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from workbench.bench.targets import peak_memory
 from workbench.errors import StepFailed
+from workbench.image.limits import some_cpus
 from workbench.image.oci import ORDER
 from workbench.image.sandbox import Container, unpacked_for_now
 from workbench.image.v2 import Client, names_of
 from workbench.server.session import open_session
 from workbench.steps import Emit, Outputs
+from workbench.units import format_size
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -118,8 +122,8 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """Compares the running image with ``variant`` in process, on samples of ``evaluate``.
 
     ``inputs``: ``config``, ``base_blob``, ``wheels_blob``, ``server_blob``, ``model_blob``, ``variant``, ``evaluate``.
-    ``params``: ``name`` (of the model in the image), ``atol``, ``rtol``, ``threads``, ``samples``. Raises StepFailed
-    where they differ.
+    ``params``: ``name`` (of the model in the image), ``atol``, ``rtol``, ``threads``, ``samples``, ``limits`` (``cpus``
+    and ``memory`` in bytes or None). Raises StepFailed where they differ.
     """
     session = open_session(inputs["variant"], params["threads"])
     names = [output.name for output in session.get_outputs()]
@@ -131,10 +135,11 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     difference = Difference(float(params["atol"]), float(params["rtol"]))
     blobs = [inputs[f"{layer}_blob"] for layer in ORDER]
     env = {"WORKBENCH_THREADS": str(params["threads"])}
+    allowed = params["limits"]
     emit.progress(0, len(requests), "unpacking the image")
     with (
         unpacked_for_now(inputs["config"], blobs, emit.scratch) as root,
-        Container(root, inputs["config"], env=env) as image,
+        Container(root, inputs["config"], env=env, cpus=some_cpus(allowed["cpus"]), memory=allowed["memory"]) as image,
     ):
         if image.method == "loader":
             emit.note("No user namespaces here: the image runs by its own loader, not fenced.")
@@ -143,6 +148,7 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
                 emit.progress(done, len(requests), "comparing answers")
                 expected = dict(zip(names, session.run(names, request), strict=True))
                 difference.compare(done, expected, client.infer(request))
+        _note_limits(image, allowed, emit)
         method, start_s = image.method, image.start_s
     emit.progress(len(requests), len(requests))
     if not difference.equal:
@@ -155,3 +161,15 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     # One start on a busy machine is no figure: it goes to the log.
     sys.stderr.write(f"the image took requests {start_s:.2f} s after its start\n")
     return Outputs(values={"samples": len(requests), **difference.as_values(), "method": method})
+
+
+def _note_limits(image: Container, allowed: Mapping[str, Any], emit: Emit) -> None:
+    """Says which of the recipe's limits this machine does not hold the image to."""
+    here = len(os.sched_getaffinity(0))
+    if allowed["cpus"] > here:
+        emit.note(f"image.limits.cpus is {allowed['cpus']}, and this machine gives {here}.")
+    if allowed["memory"] is not None and not image.memory_held:
+        emit.note(
+            f"image.limits.memory ({format_size(allowed['memory'])}) is not enforced here: no cgroup is delegated to "
+            f"this user. The image took {format_size(peak_memory(image.pid))} at most."
+        )

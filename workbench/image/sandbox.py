@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 from workbench.errors import MachineLacks, StepFailed
-from workbench.image import tools
+from workbench.image import limits, tools
 from workbench.image.unpacked import unpacked_for_now
 
 __all__ = ["Container", "method_here", "unpacked_for_now"]
@@ -57,8 +57,9 @@ class Container:
     """A running image. Use it as a context manager: it is ready inside the block and gone after it.
 
     ``root`` is the unpacked image, ``config`` its config file; ``env`` overrides the image's environment, ``port`` 0
-    takes a free one; ``cpus`` are the CPUs the processes may use. After the start: ``url``, ``port``, ``pid`` (of the
-    server process, as this machine sees it), ``start_s`` (seconds from the start to readiness), ``method``.
+    takes a free one; ``cpus`` are the CPUs the processes may use, ``memory`` the bytes, where this machine can hold
+    them to it. After the start: ``url``, ``port``, ``pid`` (of the server process, as this machine sees it),
+    ``start_s`` (seconds from the start to readiness), ``method``, ``memory_held`` (whether ``memory`` is).
 
     The server's words go to stderr. The processes end with the *thread* that started them, so keep it.
     """
@@ -71,6 +72,7 @@ class Container:
         env: Mapping[str, str] | None = None,
         port: int = 0,
         cpus: Iterable[int] | None = None,
+        memory: int | None = None,
         method: Method | None = None,
         ready_within_s: float = 120.0,
         stop_within_s: float = 30.0,
@@ -81,8 +83,11 @@ class Container:
         self.port = port
         self.pid = 0
         self.start_s = 0.0
+        self.memory_held = False
         self._env = {**_environment(self.image["Env"]), "WORKBENCH_HOST": "127.0.0.1", **(env or {})}
         self._cpus = None if cpus is None else sorted(cpus)
+        self._memory = memory
+        self._cgroup: Path | None = None
         self._ready_within_s = ready_within_s
         self._stop_within_s = stop_within_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,6 +125,7 @@ class Container:
         info, info_told = os.pipe()
         started = time.monotonic()
         try:
+            self._cgroup = limits.memory_cgroup(self._memory) if self._memory else None
             self._process = self._spawn(told, info_told)
         finally:
             os.close(told)
@@ -131,6 +137,7 @@ class Container:
             self.pid = self._server_pid(info_file)
             line = self._first_line(ready_file, started + self._ready_within_s)
         self.start_s = time.monotonic() - started
+        self.memory_held = self._memory is not None and limits.is_held(self.pid, self._memory)
         self.port = int(json.loads(line)["port"])
 
     def _spawn(self, ready: int, info: int) -> subprocess.Popen[bytes]:
@@ -145,6 +152,8 @@ class Container:
         if self._cpus is not None:
             taskset = tools.found("taskset", "Install the package util-linux.")
             command = [taskset, "--cpu-list", ",".join(map(str, self._cpus)), *command]
+        if self._cgroup is not None:
+            command = [*limits.joining(self._cgroup), *command]
         try:
             return subprocess.Popen(
                 command,
@@ -270,11 +279,13 @@ class Container:
 
     def kill(self) -> None:
         """Ends the image at once."""
-        if self._process is None:
-            return
-        self._signal(signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+        if self._pidfd >= 0:
+            # Bubblewrap may be gone before the server is.
+            select.select([self._pidfd], [], [])
         self._clean_up()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -293,6 +304,9 @@ class Container:
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process = None
+        if self._cgroup is not None:
+            limits.remove(self._cgroup)
+            self._cgroup = None
 
 
 def _environment(pairs: Iterable[str]) -> dict[str, str]:
