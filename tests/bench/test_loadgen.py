@@ -65,12 +65,14 @@ def test_the_server_scenario_holds_or_fails_its_bound(drive: Any, tmp_path: Path
     target = {"kind": "session", "model": str(mlp(tmp_path / "m.onnx")), "threads": 1}
     result = drive(target, server(1000, 0.001))
     assert not result["valid"]
+    assert not result["short"]
     assert "longer than the bound of 0.001 ms" in result["reasons"][0]
 
 
 def test_a_run_with_too_few_queries_says_so(drive: Any) -> None:
     result = drive({"kind": "null"}, server(100, 1000, most=0.5, min_queries=662))
     assert not result["valid"]
+    assert result["short"]
     assert "Not enough samples within 0.5 s" in result["reasons"][0]
 
 

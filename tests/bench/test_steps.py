@@ -141,6 +141,32 @@ def test_the_highest_rate_is_searched_and_held(
     assert figure["bound_ms"] == 50
 
 
+def test_a_run_that_is_too_short_to_tell_is_made_once_more_for_the_whole_duration(
+    inputs: dict[str, Path], said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "REPETITIONS", 10)  # each lasts a tenth of the duration
+    durations: list[float] = []
+
+    def short(self: Any, target: Any, load: Any, series: str) -> dict[str, Any]:
+        durations.append(load.duration_s)
+        valid = load.duration_s >= 4
+        return {
+            "valid": valid,
+            "short": not valid,
+            "reasons": [],
+            "queries": 2000,
+            "failed": 0,
+            "qps": 500.0,
+            "percentiles": dict.fromkeys(["0.5", "0.9", "0.95", "0.99", "0.999"], 1000),
+        }
+
+    monkeypatch.setattr(benchmark.Bench, "drive", short)
+    params = PARAMS | {"scenario": "server", "rate": 500.0, "p99_s": 0.01, "duration_s": 4.0, "against": ["process"]}
+    figure = benchmark.measure(inputs, params, said).values["process"]
+    assert figure["valid"]
+    assert durations[:4] == [0.4, 4.0, 0.4, 4.0]
+
+
 @pytest.mark.parametrize(
     ("changed", "what"),
     [

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,11 @@ def measure(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
 
     Inputs: variant (onnx), evaluate; for the image config and base_blob, wheels_blob, server_blob, model_blob.
     Params: name (of the model in the image), benchmark (its name in the recipe), scenario, duration_s, rate (queries/s
-    or "max"), p99_s (the bound), threads, seed, against: of "process", "image", and "server" (the image's server as a
-    plain process). Values: by target ``valid``, ``reasons``, ``queries``, ``failed`` and, where valid, percentiles in
-    ns with intervals, ``throughput_qps``, ``rate``, ``client_cost_ns``; of servers also ``peak_memory_bytes`` and
-    ``start_to_first_answer_s``. Raises StepFailed where a target does not answer or a completion is lost.
+    or "max"), p99_s (the bound), threads, seed, limits (of the image: cpus, memory), against: of "process", "image"
+    and "server" (the image's server as a plain process). Values: by target ``valid``, ``reasons``, ``queries``,
+    ``failed`` and, where valid, percentiles in ns with intervals, ``throughput_qps``, ``rate``, ``client_cost_ns``; of
+    servers also ``peak_memory_bytes``, ``start_to_first_answer_s`` and ``limits`` (what the image was held to). Raises
+    StepFailed where a target does not answer or a completion is lost.
     """
     _check(params)
     bench = Bench(str(params["name"]), params, inputs["evaluate"], inputs["variant"], emit)
@@ -202,7 +203,11 @@ def _repeat(bench: Bench, series: str, start: Start, rate: float | None) -> dict
         bench.emit.progress(number, REPETITIONS, f"{series}: run {number + 1} of {REPETITIONS}")
         with start() as running, _observed(bench, series, running) as extra:
             target = _target(bench, running, extra)
-            results.append(bench.drive(target, load, f"{series}-{number}"))
+            result = bench.drive(target, load, f"{series}-{number}")
+            if result["short"] and not result["failed"]:
+                # LoadGen could not tell from so few: once more, as long as it takes within the whole duration.
+                result = bench.drive(target, replace(load, duration_s=duration), f"{series}-{number}")
+            results.append(result)
         extras.append(extra)
     return combine(results, load) | _extras(extras) | {"client_cost_ns": _client_cost(bench, series, target, load)}
 
@@ -255,6 +260,8 @@ def _observed(bench: Bench, series: str, running: targets.Running | None) -> Ite
     if running is None:
         yield extra
         return
+    if running.held is not None:
+        extra["limits"] = dict(running.held)
     with Sampler(lambda record: bench.emit.sample("container", {"series": series, **record}), running.pid):
         yield extra
         extra["peak_memory_bytes"] = targets.peak_memory(running.pid)
@@ -269,6 +276,7 @@ def _extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "start_to_first_answer_s": round(starts.estimate, 3),
         "start_to_first_answer_interval_s": [round(starts.low, 3), round(starts.high, 3)],
         "peak_memory_bytes": max(int(extra["peak_memory_bytes"]) for extra in extras),
+        **({"limits": extras[0]["limits"]} if "limits" in extras[0] else {}),
     }
 
 
@@ -303,7 +311,9 @@ def _starts(inputs: Mapping[str, Path], bench: Bench, against: Sequence[str]) ->
 
                 config, blobs = inputs["config"], [inputs[f"{layer}_blob"] for layer in LAYERS]
                 root = stack.enter_context(unpacked_for_now(config, blobs, bench.emit.scratch))
-                starts[series] = functools.partial(targets.image, root, config, bench.threads)
+                starts[series] = functools.partial(
+                    targets.image, root, config, bench.threads, bench.params.get("limits", {})
+                )
         yield starts
 
 

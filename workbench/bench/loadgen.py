@@ -56,7 +56,8 @@ class Load:
 def run(sut: SystemUnderTest, load: Load, logs: Path) -> dict[str, Any]:
     """Put ``load`` on ``sut``; what LoadGen says of it, its log files left in ``logs``.
 
-    Returns ``valid``, ``reasons``, ``queries``, ``qps`` and ``percentiles`` (ns by fraction), as LoadGen logged them.
+    Returns ``valid``, ``short`` (invalid for want of queries alone), ``reasons``, ``queries``, ``qps`` and
+    ``percentiles`` (ns by fraction), as LoadGen logged them.
     """
     # The wheel's other module, mlcommons_loadgen, hides this one where it is imported first.
     import mlperf_loadgen as lg
@@ -99,6 +100,7 @@ def read_log(path: Path, load: Load) -> dict[str, Any]:
     valid = entries.get("result_validity") == "VALID"
     return {
         "valid": valid,
+        "short": not valid and entries.get("result_perf_constraints_met", True) and not _enough(entries),
         "reasons": [] if valid else reasons(entries, load),
         "queries": int(entries.get("result_query_count", 0)),
         "qps": entries.get("result_completed_samples_per_sec", entries.get("result_qps_with_loadgen_overhead")),
@@ -111,12 +113,16 @@ def reasons(entries: Mapping[str, Any], load: Load) -> list[str]:
     found = []
     if not entries.get("result_perf_constraints_met", True) and load.bound_ns:
         found.append(f"More than 1% of the queries took longer than the bound of {load.bound_ns / 1e6:g} ms.")
-    elif not (entries.get("result_min_queries_met", True) and entries.get("early_stopping_met", True)):
+    elif not _enough(entries):
         told = " ".join(str(entries.get("early_stopping_result", "")).replace("*", " ").split())
         found.append(f"Not enough samples within {load.max_duration_s:g} s. {told}".strip())
     if not entries.get("result_min_duration_met", True):
         found.append(f"The run ended before its {load.duration_s:g} s were over.")
     return found or [f"LoadGen: {entries.get('result_invalid_reason', 'no reason given')}"]
+
+
+def _enough(entries: Mapping[str, Any]) -> bool:
+    return bool(entries.get("result_min_queries_met", True) and entries.get("early_stopping_met", True))
 
 
 def _settings(lg: Any, load: Load) -> Any:

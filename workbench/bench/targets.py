@@ -25,22 +25,30 @@ STOP_S = 30.0
 
 @dataclass(frozen=True)
 class Running:
-    """A server that takes requests: where, the process its figures belong to, when its start began (monotonic, s)."""
+    """A server that takes requests: where, the process its figures belong to, when its start began (monotonic, s).
+
+    ``held`` says which limits it is held to, where it has any.
+    """
 
     host: str
     port: int
     pid: int
     since: float
+    held: Mapping[str, Any] | None = None
 
 
 @contextlib.contextmanager
-def image(root: Path, config: Path, threads: int) -> Iterator[Running]:
-    """The unpacked image at ``root``, running."""
+def image(root: Path, config: Path, threads: int, limits: Mapping[str, Any]) -> Iterator[Running]:
+    """The unpacked image at ``root``, running within ``limits`` (``cpus``, and ``memory`` in bytes or None)."""
+    from workbench.image.limits import some_cpus
     from workbench.image.sandbox import Container
 
+    cpus = some_cpus(limits["cpus"]) if limits.get("cpus") else None
+    env = {"WORKBENCH_THREADS": str(threads)}
     since = time.monotonic()
-    with Container(root, config, env={"WORKBENCH_THREADS": str(threads)}) as container:
-        yield Running("127.0.0.1", container.port, container.pid, since)
+    with Container(root, config, env=env, cpus=cpus, memory=limits.get("memory")) as container:
+        held = {"cpus": sorted(os.sched_getaffinity(container.pid)), "memory_held": container.memory_held}
+        yield Running("127.0.0.1", container.port, container.pid, since, held)
 
 
 @contextlib.contextmanager
