@@ -6,8 +6,10 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,30 @@ def project(tmp_path: Path) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "start")
     return folder
+
+
+@dataclass
+class Listener:
+    """An ``Emit`` that keeps the notes."""
+
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        assert 0 <= done <= total, text
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def sample(self, kind: str, values: Mapping[str, Any]) -> None: ...
+
+
+@pytest.fixture
+def emit(tmp_path: Path) -> Listener:
+    """What a step is given: a scratch folder of its own, and a listener for what it says."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return Listener(scratch)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from workbench.errors import StepFailed
 from workbench.image import tools
 from workbench.image.layers import Entry, file_of, folder, symlink
 from workbench.image.omit import Omitted
+from workbench.process import die_with_parent
 
 APP_USER = 65532
 """The user and group the server runs as: beyond what distributions give out, as in other images without a shell."""
@@ -91,7 +92,7 @@ class Rootfs:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.PIPE,
-                preexec_fn=tools.die_with_parent,
+                preexec_fn=die_with_parent,
                 check=False,
             )
         if done.returncode:

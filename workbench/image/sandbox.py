@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 from workbench.errors import MachineLacks, StepFailed
 from workbench.image import limits, tools
 from workbench.image.unpacked import unpacked_for_now
+from workbench.process import die_with_parent
 
 __all__ = ["Container", "method_here", "unpacked_for_now"]
 
@@ -164,7 +165,7 @@ class Container:
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
                 # Not with bubblewrap, which sees to it itself: code in a fork of a process with threads can hang.
-                preexec_fn=None if self.method == "bubblewrap" else tools.die_with_parent,
+                preexec_fn=None if self.method == "bubblewrap" else die_with_parent,
             )
         except OSError as error:
             raise MachineLacks(f"The image cannot be started: {error}.", "Install bubblewrap.") from error

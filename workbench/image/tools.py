@@ -4,19 +4,15 @@ them."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workbench.errors import MachineLacks
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
+from workbench.process import die_with_parent
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.IGNORECASE)
 _ADDRESS = re.compile(r"\[IP: [^\]]*\]|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
@@ -31,11 +27,6 @@ def redacted(text: str) -> str:
         line = _ADDRESS.sub("<address>", _URL.sub("<address>", line))
         lines.append(_HOST.sub("<host>", line) if _HOST_CONTEXT.search(line) else line)
     return "\n".join(lines)
-
-
-def die_with_parent() -> None:
-    """For ``preexec_fn``: the kernel ends this process when the thread that started it is gone."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def found(program: str, cure: str) -> str:
