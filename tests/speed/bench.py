@@ -1,0 +1,124 @@
+"""``make bench``: how fast and how large things are, side by side in one run, with spread, conditions and the aims.
+
+It reports and asserts nothing: a shared machine is no judge. ``--only help,noop`` takes some of it, ``--json FILE``
+also writes it down. What it needs is made in ``.workbench/bench`` of the checkout and reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import commands
+import harness
+import memory
+import rebuild
+from ground import ROOT, Ground, tell
+from measure import Row, Section
+
+from screens.tables import print_table
+from workbench import __version__
+from workbench.bench.conditions import Watch
+from workbench.host.fingerprint import host_class, host_facts
+from workbench.process import adopt_orphans
+
+GROUND = ROOT / ".workbench" / "bench"
+
+PARTS: Mapping[str, Callable[[Ground], Section]] = {
+    "help": commands.help_text,
+    "noop": commands.nothing_changed,
+    "rebuild": rebuild.new_model,
+    "harness": harness.overhead,
+    "image": rebuild.size,
+    "memory": memory.leading,
+    "aa": harness.no_difference,
+}
+
+
+def main() -> None:
+    asked = _arguments()
+    adopt_orphans()  # a run outlives its command: its time counts too, and it must be over before the next measurement
+    asked.ground.mkdir(parents=True, exist_ok=True)
+    ground = Ground(asked.ground)
+    machine = {**host_class(), **host_facts()}
+    print(f"workbench {__version__} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")
+    print(f"{machine['os']}, kernel {machine['kernel']}, {machine['isa']}")
+    found: dict[str, Any] = {}
+    for name in asked.only:
+        _prepare(name, ground)
+        tell(f"Measuring: {name}")
+        section = _watched(PARTS[name], ground)
+        found[name] = section.as_json()
+        _show(section)
+    if asked.json:
+        report = {"workbench": __version__, "machine": machine, "time": round(time.time()), "sections": found}
+        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _prepare(name: str, ground: Ground) -> None:
+    """Makes what a part stands on before the watch over it begins: that is no part of what is measured."""
+    if name in ("help", "noop"):
+        _ = ground.dvc
+    if name not in ("help", "harness", "memory"):
+        _ = ground.project
+    if name == "noop":
+        _ = ground.dvc_project
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
+    parser.add_argument("--ground", type=Path, default=GROUND, help="where it makes what it needs")
+    return parser.parse_args()
+
+
+def _parts(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
+    return names
+
+
+def _watched(part: Callable[[Ground], Section], ground: Ground) -> Section:
+    with Watch(threads=1) as watch:
+        section = part(ground)
+    section.conditions = watch.values()
+    return section
+
+
+def _show(section: Section) -> None:
+    print(f"\n{section.title}")
+    print_table(["what", "median", "95%", "range", "n", "aim", "met", "note"], map(_cells, section.rows), json=False)
+    for remark in section.remarks:
+        print(f"  {remark}")
+    seen = section.conditions
+    foreign = f"{seen['foreign_load']:.2f} cores of foreign load, {seen['steal']:.1%} stolen"
+    print(f"  Conditions: {foreign}, {seen['duration_s']:.0f} s. {seen.get('sentence', 'Undisturbed.')}", flush=True)
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    spread = f"{_number(min(row.values))} .. {_number(max(row.values))}"
+    interval = row.interval
+    return {
+        "what": row.what,
+        "median": f"{_number(row.median)} {row.unit}".rstrip(),
+        "95%": f"{_number(interval[0])} .. {_number(interval[1])}" if interval else "",
+        "range": spread if len(row.values) > 1 else "",
+        "n": len(row.values),
+        "aim": "" if row.aim is None else f"<= {row.aim:g} {row.unit}".rstrip(),
+        "met": row.verdict(),
+        "note": row.note,
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
