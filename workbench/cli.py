@@ -311,11 +311,15 @@ def serve(
     threads: Annotated[int, typer.Option(help="threads of the session")] = 1,
 ) -> None:
     """The image's server, on this machine."""
+    from workbench.server.errors import ServerError
     from workbench.server.serve import serve as serve_models
 
     if not model.is_file():
         raise UsageError(f"There is no file {model}.", "Name an ONNX file.")
-    serve_models({model.stem: model}, host=host, port=port, threads=threads)
+    try:
+        serve_models({model.stem: model}, host=host, port=port, threads=threads)
+    except ServerError as error:
+        raise UsageError(error.message, error.cure) from error
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -269,3 +270,12 @@ def test_where_no_variant_keeps_the_gates_it_is_exit_3_and_nothing_is_locked(pro
     assert "The closest is int8" in done.stderr
     assert "int8" in done.stdout
     assert not (project / "recipes" / "digits.lock.yaml").exists()
+
+
+def test_a_port_that_is_taken_is_one_sentence(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = workbench(project, "serve", "assets/digits/digits.onnx", "--port", str(port))
+    assert done.returncode == 2, done.stderr
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
