@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +102,65 @@ def test_the_authorities_are_there_by_default(root: Path, image: Image) -> None:
         "print(given == default > 100)"
     )
     assert inside(root, image, code) == "True"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[Path, Path]:
+    """The certificate of an authority of our own, and (with its key) that of a server on loopback, signed by it."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    own = ["-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.pem"]
+    server = ["-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    server += ["-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "server.pem", "-out", "server.crt"]
+    for words in (own, server):
+        subprocess.run([*make, *words], cwd=tmp_path, check=True, capture_output=True)
+    with (tmp_path / "server.pem").open("ab") as file:
+        file.write((tmp_path / "server.crt").read_bytes())
+    return tmp_path / "ca.pem", tmp_path / "server.pem"
+
+
+@pytest.fixture
+def https_port(authority: tuple[Path, Path]) -> Iterator[int]:
+    """A server on loopback that says hello to who trusts that authority."""
+
+    class Hello(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_: object) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority[1])
+    with http.server.HTTPServer(("127.0.0.1", 0), Hello) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+_ASK = """
+import os, ssl, sys, urllib.error, urllib.request
+def asked():
+    try:
+        return urllib.request.urlopen(f"https://127.0.0.1:{PORT}/", timeout=30).read().decode()
+    except urllib.error.URLError as error:
+        return error.reason.verify_message
+refused = asked()
+with open(os.environ["SSL_CERT_FILE"]) as bundle, open("/tmp/bundle.pem", "w") as more:
+    more.write(bundle.read() + AUTHORITY)
+os.environ["SSL_CERT_FILE"] = "/tmp/bundle.pem"
+print(refused, "|", asked())
+"""
+
+
+def test_the_bundle_decides_which_servers_are_trusted(
+    root: Path, image: Image, authority: tuple[Path, Path], https_port: int
+) -> None:
+    code = f"PORT = {https_port}; AUTHORITY = {authority[0].read_text()!r}\n{_ASK}"
+    assert inside(root, image, code) == "unable to get local issuer certificate | hello"
 
 
 def test_what_the_server_needs_of_python_and_its_wheels_can_be_imported(root: Path, image: Image) -> None:
