@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from image_helpers import Image
 
 from workbench.errors import StepFailed
+from workbench.image import limits
 from workbench.image.sandbox import Container, Method, method_here
 from workbench.image.v2 import Client
 
@@ -28,8 +30,16 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(params=["bubblewrap", "loader"])
 def container(request: pytest.FixtureRequest, root: Path, image: Image) -> Iterator[Container]:
-    with Container(root, image.files["config"], method=request.param) as running:
+    """A fresh one, on one CPU."""
+    with Container(root, image.files["config"], cpus=limits.some_cpus(1), method=request.param) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def running(root: Path, image: Image) -> Iterator[Container]:
+    """One for all tests that only ask it."""
+    with Container(root, image.files["config"]) as container:
+        yield container
 
 
 def get(port: int, path: str) -> int:
@@ -62,10 +72,11 @@ def test_bubblewrap_works_on_the_machine_that_judges_this() -> None:
     assert method_here() == "bubblewrap"
 
 
-def test_it_answers_on_a_port_of_its_own_and_is_gone_after(container: Container) -> None:
+def test_it_answers_on_a_port_of_its_own_keeps_to_its_cpus_and_is_gone_after(container: Container) -> None:
     assert get(container.port, "/v2/health/ready") == 200
     assert container.alive
     assert container.start_s > 0
+    assert os.sched_getaffinity(container.pid) == set(limits.some_cpus(1))
     process = psutil.Process(container.pid)
     assert container.stop() == 0
     assert not process.is_running()
@@ -172,13 +183,13 @@ def test_what_the_server_needs_of_python_and_its_wheels_can_be_imported(root: Pa
     assert inside(root, image, code) == f"Asia/Tokyo {onnxruntime.__version__}"
 
 
-def test_the_health_check_tells_a_server_from_none(root: Path, image: Image) -> None:
-    test = json.loads(image.files["config"].read_bytes())["config"]["Healthcheck"]["Test"]
-    with Container(root, image.files["config"]) as running:
-        env = {**os.environ, "WORKBENCH_PORT": str(running.port)}
-        command = [sys.executable, *test[2:]]
-        assert subprocess.run(command, env=env, check=False).returncode == 0
-    assert subprocess.run(command, env=env, check=False, capture_output=True).returncode != 0
+def test_the_health_check_tells_a_server_from_none(running: Container) -> None:
+    command = [sys.executable, *running.image["Healthcheck"]["Test"][2:]]
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        free = unused.getsockname()[1]
+    for port, healthy in ((running.port, True), (free, False)):
+        env = {**os.environ, "WORKBENCH_PORT": str(port)}
+        assert (subprocess.run(command, env=env, check=False, capture_output=True).returncode == 0) is healthy
 
 
 def test_its_last_words_are_told_when_it_ends_before_it_is_ready(root: Path, image: Image) -> None:
@@ -194,21 +205,15 @@ def test_an_end_in_the_middle_is_a_failure(container: Container) -> None:
         container.stop()
 
 
-def test_a_refusal_of_the_server_is_told_in_its_words(container: Container) -> None:
-    with Client(container.port, "letters") as client, pytest.raises(StepFailed, match=r"404.*letters"):
+def test_a_refusal_of_the_server_is_told_in_its_words(running: Container) -> None:
+    with Client(running.port, "letters") as client, pytest.raises(StepFailed, match=r"404.*letters"):
         client.infer({"x": np.zeros(1, np.float32)})
-
-
-def test_it_keeps_to_the_cpus_it_is_given(root: Path, image: Image) -> None:
-    one = min(os.sched_getaffinity(0))
-    for method in ("bubblewrap", "loader"):
-        with Container(root, image.files["config"], cpus=[one], method=method) as running:  # type: ignore[arg-type]
-            assert os.sched_getaffinity(running.pid) == {one}
 
 
 _PARENT = """
 import sys, time
 from pathlib import Path
+from workbench.image import limits
 from workbench.image.sandbox import Container
 container = Container(Path(sys.argv[1]), Path(sys.argv[2]), method=sys.argv[3])
 container.start()
