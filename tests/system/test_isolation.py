@@ -175,6 +175,19 @@ def _is_name_service(contact: Contact) -> bool:
     return contact.address == "/var/run/nscd/socket" and contact.by.fenced
 
 
+def test_no_form_of_int8_needs_more(bare: Place) -> None:
+    """onnxruntime's quantizers would, for the name of a temporary file: they ask uuidd and write below /var/lib."""
+    recipe = bare.project / "recipes" / "digits.yaml"
+    more = "".join(f"  {mode}: [{{quantize: {{to: int8, mode: {mode}}}}}]\n" for mode in ("dynamic", "weight-only"))
+    recipe.write_text(recipe.read_text() + more)
+    seen = bare.trace("run", "recipes/digits.yaml", "--until", "weight-only/quantize")
+    assert seen.exit_code == 0, seen.output
+    assert {"int8/quantize", "dynamic/quantize"} <= set(runs.state_of(runs.all_runs(bare.project)[0]).steps)
+    assert outside(seen, bare) == []
+    assert seen.contacts == set()
+    assert list(bare.home.iterdir()) == []
+
+
 SERVE = """\
 import http.client, re, signal, subprocess, sys
 
