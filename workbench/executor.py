@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
+    # scikit-learn brings joblib, which makes semaphores below /dev/shm as it is imported; nothing here uses them.
+    "JOBLIB_MULTIPROCESSING": "0",
     # onnxruntime >= 1.29 reports usage unless this is set before it is imported.
     "ORT_DISABLE_TELEMETRY": "1",
 }
@@ -108,7 +110,8 @@ def _start(
     }
     environment = {**os.environ, **_ENVIRONMENT, "WORKBENCH_RUN_PID": str(os.getpid()), "TMPDIR": str(scratch)}
     worker = subprocess.Popen(
-        [sys.executable, "-m", "workbench.worker"],
+        # -P: a file of the project is never imported in place of a module.
+        [sys.executable, "-P", "-m", "workbench.worker"],
         cwd=project,
         env=environment,
         stdin=subprocess.PIPE,

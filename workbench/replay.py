@@ -99,7 +99,7 @@ def _errors(run: Run, broken: list[lock.Difference], cause: str, worse: list[dic
         names = ", ".join(item.name for item in broken)
         errors.append(
             ArtifactDiffers(
-                f"{names} differ from the lock; the first differing input is {cause}.",
+                f"Not as locked: {names}; the first differing input is {cause}.",
                 "If the change is meant, run the recipe and commit the new lock: workbench run " + run.request.recipe,
             )
         )

@@ -73,7 +73,7 @@ def start(request: Request) -> Path:
             # The lock goes to the child with its descriptor: there is no moment at which the run reads as died.
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
             process = subprocess.Popen(
-                [sys.executable, "-m", "workbench.run", str(run), str(lock.fileno())],
+                [sys.executable, "-P", "-m", "workbench.run", str(run), str(lock.fileno())],
                 cwd=request.project,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

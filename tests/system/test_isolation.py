@@ -160,19 +160,13 @@ def _in_the_fence(write: Write) -> bool:
 
 def strangers(seen: Seen) -> set[Contact]:
     """Whom the run talked to that is not itself."""
-    return {contact for contact in seen.contacts if not _is_loopback(contact) and not _is_name_service(contact)}
+    return {contact for contact in seen.contacts if not _is_loopback(contact)}
 
 
 def _is_loopback(contact: Contact) -> bool:
     return contact.family in ("AF_INET", "AF_INET6") and (
         contact.address.startswith("127.") or contact.address == "::1"
     )
-
-
-def _is_name_service(contact: Contact) -> bool:
-    """Python asks for the home of its user where HOME is not set, as in the image, and the C library first asks its
-    cache daemon. Behind the fence there is none: the socket would lie in the image."""
-    return contact.address == "/var/run/nscd/socket" and contact.by.fenced
 
 
 def test_no_form_of_int8_needs_more(bare: Place) -> None:

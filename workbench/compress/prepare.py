@@ -21,9 +21,10 @@ def prepare(model: Path, scratch: Path, min_opset: int) -> tuple[ModelProto, lis
     """The model ready to be quantized, and notes on what was done to it.
 
     Three stages: the opset raised to ``min_opset`` where it is lower; onnxruntime's basic optimisations (constants
-    folded, batch norms merged into convolutions, functions inlined: independent of the machine); shapes by ONNX
-    inference. onnxruntime's symbolic shape inference is left out: it failed on each of three real models tried, and it
-    depends on a package (sympy) that may or may not be there, which must not decide bytes.
+    folded, batch norms merged into convolutions, functions inlined); shapes by ONNX inference. What a folded constant
+    comes to may depend on the instruction set. onnxruntime's symbolic shape inference is left out: it failed on each of
+    three real models tried, and it depends on a package (sympy) that may or may not be there, which must not decide
+    bytes.
 
     Raises :class:`StepFailed` where the model cannot be converted or optimised.
     """

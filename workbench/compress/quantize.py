@@ -45,8 +45,8 @@ def quantize(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) 
     """Step ``quantize``: ``model``, ``calibrate``? (npz, needed for static) -> ``model``.
 
     ``params``: ``to`` (int8), ``mode`` (static, dynamic, weight-only), ``calibration`` (minmax, percentile),
-    ``percentile`` (99.99), ``per_channel`` (true). Values: ``operators``, ``quantized_nodes``, ``notes``,
-    ``isa_sensitive`` (the bytes may differ on another instruction set) and ``calibration_ranges`` (a digest).
+    ``percentile`` (99.99), ``per_channel`` (true). Values: ``operators``, ``quantized_nodes``, ``notes``
+    and ``calibration_ranges`` (a digest).
 
     The candidate has been loaded and run. Raises :class:`UsageError` for parameters and data that do not fit,
     :class:`StepFailed` for a model that cannot be quantized this way.
@@ -65,7 +65,6 @@ def quantize(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) 
         "operators": _operators(candidate.model),
         "quantized_nodes": candidate.nodes,
         "notes": notes,
-        "isa_sensitive": mode == "static" and candidate.nodes > 0,
     }
     if candidate.ranges:
         values["calibration_ranges"] = candidate.ranges

@@ -52,6 +52,8 @@ def interpreter(python: str) -> str:
 def _environment(port: int, threads: int, device: str) -> list[str]:
     values = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
+        # Without it Python asks the name services for the user's home as it starts.
+        "HOME": "/tmp",  # noqa: S108 - the one folder that is writable on a read-only root
         "PYTHONPATH": f"/{WHEELS}:/{APP}",
         # Nothing from the working folder is imported, nothing is written: the image runs read-only.
         "PYTHONSAFEPATH": "1",
