@@ -5,29 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-RECIPE = """\
-workbench: 1
-name: digits
-model:
-  source: assets/digits/digits.onnx   # as trained
-  preprocess: {scale: 0.0625}
-data:
-  evaluate: assets/digits/test.npz
-  calibrate: assets/digits/calibrate.npz
-  metric: accuracy
-variants:
-  int8: [{quantize: {to: int8, mode: static}}]
-"""
+from support import RECIPE, ROOT, git
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +23,6 @@ def _quiet_git(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "A User")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "user@example.com")
-
-
-def git(folder: Path, *words: str) -> str:
-    """What git prints."""
-    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

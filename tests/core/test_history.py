@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import git
+from support import git
 
 from workbench import history
 from workbench.errors import UsageError

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import git
 from ruamel.yaml import YAML
+from support import git
 
 from workbench import events, runs
 from workbench.store import Store, digest_of

@@ -11,8 +11,7 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import git
-from test_run import workbench
+from support import git, workbench
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -15,31 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import git
+from support import git, run, workbench
 
 from workbench import runs
 from workbench.events import RunState
 
 UNTIL = "evaluate/int8"
-
-
-def workbench(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "workbench", *words],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def run(project: Path, *words: str) -> RunState:
-    """A run to its end; its state."""
-    workbench(project, "run", "recipes/digits.yaml", *words)
-    return runs.state_of(runs.all_runs(project)[0])
 
 
 def until(folder: Path, happened: Callable[[RunState], bool]) -> RunState:

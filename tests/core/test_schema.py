@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import ROOT
-from test_run import workbench
+from support import ROOT, workbench
 
 
 def test_the_shipped_schema_has_not_drifted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, git
+from support import ROOT, git
 
 from workbench import runs
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_run import run, workbench
+from support import run, workbench
 
 pytestmark = pytest.mark.integration
 

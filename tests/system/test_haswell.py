@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import git
 from onnx import TensorProto, helper, numpy_helper
+from support import git
 
 from workbench import runs
 from workbench.events import RunState

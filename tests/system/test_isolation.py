@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, git
 from strace_log import Contact, Seen, Write, traced
+from support import ROOT, git
 
 from workbench import runs
 from workbench.image.sandbox import method_here
@@ -45,7 +45,9 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing that would hide a defect: what a user's shell has not set is not set here either."""
-        own = {"HOME": str(self.home), "WORKBENCH_CACHE": str(self.cache)}
+        # pip asks rustc for its version when it downloads; where that is rustup's, it makes a folder in HOME.
+        path = [folder for folder in os.environ["PATH"].split(":") if not (Path(folder) / "rustc").exists()]
+        own = {"HOME": str(self.home), "WORKBENCH_CACHE": str(self.cache), "PATH": ":".join(path)}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_", "PYTHON"))}
         return kept | own
 
