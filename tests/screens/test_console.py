@@ -201,13 +201,18 @@ def test_a_run_is_followed_until_its_end_while_it_is_alive(
     coming = iter(example_run.run_events())
     follow = runs.follow
 
-    def follow_as_they_come(run: Path) -> object:
-        return follow(run, lambda _: log.write(next(coming)))
+    def come(lock: int) -> None:
+        """The next event; after the last one, the process that held the lock is gone."""
+        if (event := next(coming, None)) is not None:
+            log.write(event)
+        else:
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
-    monkeypatch.setattr(runs, "follow", follow_as_they_come)
     with (run / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(runs, "follow", lambda run: follow(run, lambda _: come(lock.fileno())))
         state = console.watch(run)
+        assert not runs.is_alive(run)
     log.close()
 
     assert state.status == "done"
