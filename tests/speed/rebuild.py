@@ -55,6 +55,7 @@ def new_model(ground: Ground) -> Section:
             beyond.append(built[-1] - reference)
     size = source.stat().st_size / MB
     source.unlink()
+    call(WORKBENCH, "gc", folder=project)  # of all these models the store keeps the last
     rows = [
         Row("from the choice to the image", tuple(built), "s"),
         Row("hashing and compressing alone", tuple(alone), "s"),
