@@ -30,14 +30,16 @@ def help_text(ground: Ground) -> Section:
 
 def nothing_changed(ground: Ground) -> Section:
     """``workbench run`` against ``dvc repro``, both with nothing changed."""
-    project, stages = ground.project, len(ground.state.steps)
     commands = [
-        Command("workbench run", (str(WORKBENCH), "run", "recipes/digits.yaml"), project),
+        Command("workbench run", (str(WORKBENCH), "run", "recipes/digits.yaml"), ground.project),
         Command("dvc repro", (str(ground.dvc), "repro"), ground.dvc_project, ground.dvc_environment),
     ]
     taken = in_turns(commands, RUN_ROUNDS)
     ground.check_nothing_changed()
-    said = f"{stages} steps and as many dvc stages, with the same inputs and outputs; dvc {ground.dvc_version}, "
+    steps = len(ground.state.steps)
+    said = (
+        f"{steps} steps, {ground.dvc_stages} dvc stages, with the same inputs and outputs; dvc {ground.dvc_version}, "
+    )
     return Section(
         "A run with nothing changed",
         [*times(taken), ratio(taken, "workbench run", "dvc repro", aim=0.5)],

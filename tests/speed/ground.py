@@ -132,6 +132,10 @@ class Ground:
             raise SystemExit(f"dvc repro was not one with nothing changed:\n{said}")
         return folder
 
+    @property
+    def dvc_stages(self) -> int:
+        return len(json.loads((self.dvc_project / "dvc.yaml").read_text())["stages"])
+
     def _dvc(self, *words: str) -> str:
         return call(self.dvc, *words, folder=self.folder / "dvc-project", environment=self.dvc_environment)
 
