@@ -163,7 +163,12 @@ def times(taken: Mapping[str, Sequence[Taken]], unit: str = "ms") -> Iterator[Ro
     scale = {"ms": 1e3, "s": 1.0}[unit]
     for name, each in taken.items():
         cpu = statistics.median(one.cpu for one in each) * scale
-        yield Row(name, tuple(one.wall * scale for one in each), unit, note=f"{cpu:.3g} {unit} of processor time")
+        yield Row(
+            name,
+            tuple(one.wall * scale for one in each),
+            unit,
+            note=f"{cpu:.{1 if cpu < 100 else 0}f} {unit} of processor time",
+        )
 
 
 def ratio(taken: Mapping[str, Sequence[Taken]], ours: str, theirs: str, aim: float | None = None) -> Row:
