@@ -264,8 +264,9 @@ def _told(error: Exception, folder: Path) -> WorkbenchError:
     )
 
 
-def main(folder: Path) -> int:
-    """Carries out the run of the run folder; its exit code, which the last event also holds."""
+def main() -> int:
+    """Carries out the run; its exit code, which the last event also holds."""
+    folder = Path(sys.argv[1])
     stop = Stop()
     stop.listen()
     adopt_orphans()
@@ -295,4 +296,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())
