@@ -3,12 +3,13 @@ keeps the line it stands on."""
 
 from __future__ import annotations
 
-import difflib
+import copy
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from workbench.errors import RecipeError, UsageError
 
@@ -57,6 +58,8 @@ def refuse(path: Path, problems: Sequence[Problem], kind: type[UsageError] = Rec
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """``did you mean X?`` for the closest spelling among ``allowed``, or nothing."""
+    import difflib  # only where something is misspelt
+
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else ""
 
@@ -84,68 +87,121 @@ def read(path: Path) -> Document:
 
 def parse(text: str, path: Path) -> Document:
     """The YAML mapping in ``text``; ``path`` is for messages only. Raises RecipeError."""
-    from ruamel.yaml import YAML
+    data, lines = _parsed(text, path)
+    return Document(path, copy.deepcopy(data), lines)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str, path: Path) -> tuple[dict[str, Any], Mapping[Where, int]]:
+    """Remembered, because a run process that was forked from the command reads the recipe that the command has read."""
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    _check_events(text, path)
-    yaml = YAML(typ="rt")
     try:
-        loaded = yaml.load(text)
+        return _Builder(text, path).document()
     except MarkedYAMLError as error:
         refuse(path, [_marked(error)])
     except (YAMLError, ValueError) as error:
         refuse(path, [Problem(0, "", str(error).splitlines()[0])])
-    if not isinstance(loaded, dict):
-        refuse(path, [Problem(1, "", "must be a mapping of keys to values")])
-    lines: dict[Where, int] = {}
-    data = _plain(loaded, (), lines)
-    return Document(path, data, lines)
+    raise AssertionError
 
 
-def _check_events(text: str, path: Path) -> None:
-    """Refuses what makes YAML dangerous before anything is built: a few lines of aliases can expand to gigabytes."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+class _Builder:
+    """Builds plain data from YAML's events, in one pass: a value's line is at hand, and what is refused is never built.
 
-    depth = 0
-    try:
-        for event in YAML(typ="rt").parse(io.StringIO(text)):
-            line = event.start_mark.line + 1
-            if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-                refuse(path, [Problem(line, "", "anchors and aliases (& and *) are not allowed; write the value out")])
-            tag = getattr(event, "tag", None)
-            if tag is not None and str(tag) not in ("None", "!"):
-                refuse(path, [Problem(line, "", f"tags ({tag}) are not allowed")])
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                refuse(path, [Problem(line, "", f"nested more than {MAX_DEPTH} levels deep")])
-    except MarkedYAMLError as error:
-        refuse(path, [_marked(error)])
+    A few lines of aliases can expand to gigabytes, a tag can name code.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        from ruamel.yaml import YAML
+
+        self._path = path
+        self._yaml = YAML(typ="safe", pure=True)
+        self._events = self._yaml.parse(io.StringIO(text))
+        self._lines: dict[Where, int] = {}
+        self._depth = 0
+
+    def document(self) -> tuple[dict[str, Any], Mapping[Where, int]]:
+        from ruamel.yaml.events import DocumentStartEvent, NodeEvent
+
+        found: list[Any] = []
+        for event in self._events:
+            if found and isinstance(event, DocumentStartEvent):
+                self._refuse(event, "only one document may stand in a file")
+            if isinstance(event, NodeEvent):
+                found.append(self._value(event, ()))
+        if not found or not isinstance(found[0], dict):
+            refuse(self._path, [Problem(1, "", "must be a mapping of keys to values")])
+        return found[0], self._lines
+
+    def _refuse(self, event: Any, message: str) -> NoReturn:
+        refuse(self._path, [Problem(event.start_mark.line + 1, "", message)])
+        raise AssertionError
+
+    def _value(self, event: Any, where: Where) -> Any:
+        from ruamel.yaml.events import AliasEvent, MappingStartEvent, SequenceStartEvent
+
+        if isinstance(event, AliasEvent) or event.anchor:
+            self._refuse(event, "anchors and aliases (& and *) are not allowed; write the value out")
+        if event.tag is not None and str(event.tag) not in ("None", "!"):
+            self._refuse(event, f"tags ({event.tag}) are not allowed")
+        if not isinstance(event, MappingStartEvent | SequenceStartEvent):
+            return self._scalar(event)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(event, f"nested more than {MAX_DEPTH} levels deep")
+        found: Any = self._mapping(where) if isinstance(event, MappingStartEvent) else self._sequence(where)
+        self._depth -= 1
+        return found
+
+    def _mapping(self, where: Where) -> dict[str, Any]:
+        from ruamel.yaml.events import MappingEndEvent, ScalarEvent
+
+        found: dict[str, Any] = {}
+        while not isinstance(event := next(self._events), MappingEndEvent):
+            key = str(self._value(event, where)) if isinstance(event, ScalarEvent) else self._bad_key(event, where)
+            if key in found:
+                self._refuse(event, f"duplicate key {key!r}; it stands in line {self._lines[*where, key]} already")
+            self._lines[*where, key] = event.start_mark.line + 1
+            found[key] = self._value(next(self._events), (*where, key))
+        return found
+
+    def _bad_key(self, event: Any, where: Where) -> NoReturn:
+        self._value(event, where)  # what is wrong with it besides comes first
+        self._refuse(event, "a key must be a plain word")
+
+    def _sequence(self, where: Where) -> list[Any]:
+        from ruamel.yaml.events import SequenceEndEvent
+
+        found: list[Any] = []
+        while not isinstance(event := next(self._events), SequenceEndEvent):
+            self._lines[*where, len(found)] = event.start_mark.line + 1
+            found.append(self._value(event, (*where, len(found))))
+        return found
+
+    def _scalar(self, event: Any) -> Any:
+        """The value by YAML 1.2's rules; dates, which JSON does not know, stay words."""
+        from ruamel.yaml.nodes import ScalarNode
+
+        tag = self._yaml.resolver.resolve(ScalarNode, event.value, event.implicit)
+        kind = str(tag).rpartition(":")[2]
+        build = _SCALARS.get(kind)
+        if build is None:
+            return event.value
+        return getattr(self._yaml.constructor, build)(ScalarNode(tag, event.value, event.start_mark, event.end_mark))
+
+
+_SCALARS = {
+    "null": "construct_yaml_null",
+    "bool": "construct_yaml_bool",
+    "int": "construct_yaml_int",
+    "float": "construct_yaml_float",
+}
 
 
 def _marked(error: Any) -> Problem:
     mark = error.problem_mark or error.context_mark
     first = str(error.problem or error.context).strip().splitlines()[0]
     return Problem(mark.line + 1 if mark else 0, "", first)
-
-
-def _plain(node: Any, where: Where, lines: dict[Where, int]) -> Any:
-    """``node`` without ruamel's types; the line of every key and item goes to ``lines``."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
-    if isinstance(node, CommentedMap):
-        for key in node:
-            lines[(*where, str(key))] = node.lc.key(key)[0] + 1
-        return {str(key): _plain(value, (*where, str(key)), lines) for key, value in node.items()}
-    if isinstance(node, CommentedSeq):
-        for index in range(len(node)):
-            lines[(*where, index)] = node.lc.item(index)[0] + 1
-        return [_plain(value, (*where, index), lines) for index, value in enumerate(node)]
-    for plain in (bool, int, float, str):
-        if isinstance(node, plain):
-            return plain(node)
-    return node if node is None else str(node)
 
 
 def write(path: Path, data: Mapping[str, Any], heading: str = "") -> None:

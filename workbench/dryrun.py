@@ -57,7 +57,7 @@ def _look(step: Step, lookup: Lookup, results: dict[str, Result], last: Mapping[
         results[step.id] = result
         return {"will": "reuse", "because": "nothing changed"}
     if KINDS[step.kind].nature == "effect":
-        return {"will": "run", "because": "always"}
+        return {"will": "run", "because": "it is not in place"}
     return {"will": "run", "because": changed(last, found)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,26 @@ class Lookup:
     def find(self, step: Step, found: Mapping[str, str]) -> Result | None:
         """The stored result of ``step`` with the ingredients ``found``, if there is one that may be taken."""
         nature = KINDS[step.kind].nature
+        if nature == "effect":
+            return None if self.fresh or self.fresh_figures else self._in_place(step, found)
         resolves_anew = step.kind.endswith("-resolve") and step.kind.removesuffix("-resolve") in self.update
-        if nature == "effect" or self.fresh or resolves_anew or (nature == "figure" and self.fresh_figures):
+        if self.fresh or resolves_anew or (nature == "figure" and self.fresh_figures):
             return None
         result = self.store.find(key_of(step.kind, found))
         if result is None or any(self.project_digest(path) != seen for path, seen in result.also_read.items()):
             return None
         return result
+
+    def _in_place(self, step: Step, found: Mapping[str, str]) -> Result | None:
+        """What an effect comes to that is there already, if it is."""
+        module, _, function = KINDS[step.kind].in_place.partition(":")
+        if not module:
+            return None
+        inputs = {
+            name.removeprefix("input "): self.store.path(digest)
+            for name, digest in found.items()
+            if name.startswith("input ")
+        }
+        check = getattr(importlib.import_module(module), function)
+        values = check(inputs, step.params, self.project, self.store.source_digest)
+        return None if values is None else Result({}, values, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench import events, history, lock, outcome
+from workbench import events, lock, outcome
 
 if TYPE_CHECKING:
     from workbench.run import Run
@@ -54,6 +54,8 @@ def _changes(run: Run, found: lock.Lock) -> list[str]:
 def _commit(run: Run, changes: list[str]) -> str:
     if not run.request.commit:
         return ""
+    from workbench import history  # with what it is built on it takes as long to load as all the rest of this to run
+
     name = run.file.recipe.name
     what = changes[0] if len(changes) == 1 else f"{len(changes)} changes"
     message = f"{name}: {what}\n\n" + "\n".join(f"- {change}" for change in changes[:40])

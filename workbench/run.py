@@ -264,9 +264,8 @@ def _told(error: Exception, folder: Path) -> WorkbenchError:
     )
 
 
-def main() -> int:
-    """Carries out the run; its exit code, which the last event also holds."""
-    folder = Path(sys.argv[1])
+def main(folder: Path) -> int:
+    """Carries out the run of the run folder; its exit code, which the last event also holds."""
     stop = Stop()
     stop.listen()
     adopt_orphans()
@@ -296,4 +295,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))

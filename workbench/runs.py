@@ -30,12 +30,14 @@ import msgspec
 
 from workbench.errors import UsageError
 from workbench.events import AnyEvent, EventReader, RunState, reduce
+from workbench.process import fork_session, is_single_threaded
 from workbench.store import is_held, unwritable
 
 POLL_SECONDS = 0.02
+FIRST_POLL_SECONDS = 0.002
 
 _STARTED: list[subprocess.Popen[bytes]] = []
-"""Runs that this process started: kept, so that each can be reaped when it ends."""
+"""Runs that this process started as new interpreters: kept, so that each can be reaped when it ends."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def runs_folder(project: Path) -> Path:
 
 def start(request: Request) -> Path:
     """Starts a run in a session of its own; its run folder. It goes on when the caller ends."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    # To the millisecond: runs are found in the order of their names, and one with nothing changed takes 0.3 s.
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
     run = runs_folder(Path(request.project)) / f"{now}-{Path(request.recipe).stem}-{secrets.token_hex(2)}"
     try:
         (run / "logs").mkdir(parents=True)
@@ -72,20 +75,36 @@ def start(request: Request) -> Path:
         with (run / "lock").open("ab") as lock, (run / "logs" / "run.txt").open("ab") as log:
             # The lock goes to the child with its descriptor: there is no moment at which the run reads as died.
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workbench.run", str(run), str(lock.fileno())],
-                cwd=request.project,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock.fileno()],
-                start_new_session=True,
-            )
-        (run / "pid").write_text(str(process.pid))
-        _STARTED.append(process)
+            pid = _launch(run, Path(request.project), lock.fileno(), log.fileno())
+        (run / "pid").write_text(str(pid))
     except OSError as error:
         raise unwritable(run, error) from error
     return run
+
+
+def _launch(run: Path, project: Path, lock: int, log: int) -> int:
+    """Starts the run process; its id. A fork has loaded already, and read already, what the run needs: it begins 0.2 s
+    earlier. Only the one thread of a process can be forked, so from others it is a new interpreter."""
+    if is_single_threaded():
+        return fork_session(lambda: _carry_out(run), project, log, lock)
+    process = subprocess.Popen(
+        # -P: a file of the user's project must not stand in for a module of ours.
+        [sys.executable, "-P", "-m", "workbench.run", str(run), str(lock)],
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[lock],
+        start_new_session=True,
+    )
+    _STARTED.append(process)
+    return process.pid
+
+
+def _carry_out(run: Path) -> int:
+    from workbench.run import main
+
+    return main(run)
 
 
 def load_request(run: Path) -> Request:
@@ -137,9 +156,11 @@ def follow(run: Path, wait: Callable[[float], None] = time.sleep) -> Iterator[tu
     """The states of a run as its events come, each with its event, until the run has ended or its process is gone."""
     reader = EventReader(run / "events.jsonl")
     state = RunState(run=run.name)
+    pause = FIRST_POLL_SECONDS
     while True:
         alive = is_alive(run)
         for event in reader.new():
+            pause = FIRST_POLL_SECONDS  # one seldom comes alone
             state = reduce(state, event)
             yield state, event
         if state.status != "running":
@@ -149,7 +170,8 @@ def follow(run: Path, wait: Callable[[float], None] = time.sleep) -> Iterator[tu
         if not alive:
             yield _marked(state, alive), None
             return
-        wait(POLL_SECONDS)
+        wait(pause)
+        pause = min(pause * 1.5, POLL_SECONDS)
 
 
 def cancel(run: Path) -> bool:

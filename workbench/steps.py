@@ -45,7 +45,8 @@ class StepKind:
     """One kind of step.
 
     ``nature`` is ``artifact`` (same key, same bytes), ``figure`` (measured on this machine: the machine is part of the
-    key) or ``effect`` (changes something outside the store: always carried out).
+    key) or ``effect`` (changes something outside the store: carried out unless ``in_place`` finds it done already, a
+    cheap function ``(inputs, params, project, digest_of) -> values or None`` that runs in the run process).
     ``packages`` are the workbench packages and asset folders whose content decides the result, ``tools`` the installed
     distributions; ``isa`` says that the instruction set decides it too. ``decision`` steps are cheap, decide on the
     values of other steps and run in the run process (:mod:`workbench.decide`).
@@ -56,6 +57,7 @@ class StepKind:
     tools: tuple[str, ...] = ()
     nature: Literal["artifact", "figure", "effect", "decision"] = "artifact"
     isa: bool = False
+    in_place: str = ""
 
 
 _MODEL = ("onnx", "onnxruntime", "numpy")
@@ -84,5 +86,10 @@ KINDS: Mapping[str, StepKind] = {
     "parity": StepKind("workbench.image.parity:check", _RUNNING, _MODEL, isa=True),
     "benchmark": StepKind("workbench.bench.benchmark:measure", _RUNNING, (*_MODEL, "mlcommons-loadgen"), "figure"),
     "gates": StepKind("workbench.decide:gates", ("workbench.evaluate",), nature="decision"),
-    "push": StepKind("workbench.registry.push:push", ("workbench.registry",), nature="effect"),
+    "push": StepKind(
+        "workbench.registry.push:push",
+        ("workbench.registry",),
+        nature="effect",
+        in_place="workbench.registry.push:in_place",
+    ),
 }

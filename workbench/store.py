@@ -21,6 +21,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,11 @@ from typing import Any
 
 from workbench.errors import Cancelled, MachineLacks, StepFailed
 
-_STAT_CACHE_FROM = 16 << 20
+_STAT_CACHE_FROM = 1 << 20
+
+_SETTLED_NS = 2_000_000_000
+"""A file changed less than this ago is not remembered: another change within one tick of the file system's clock would
+not show in its times (what git calls racily clean)."""
 
 
 def canonical(value: Any) -> bytes:
@@ -192,7 +197,9 @@ class Store:
             if record["identity"] == identity:
                 return str(record["digest"])
         digest = digest_of(path)
-        write_atomically(seen, json.dumps({"identity": identity, "digest": digest}).encode())
+        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
+        if settled and self.stats.is_dir():  # a dry run makes no folders
+            write_atomically(seen, json.dumps({"identity": identity, "digest": digest}).encode())
         return digest
 
     @contextlib.contextmanager

@@ -89,6 +89,7 @@ def test_duplicate_keys_are_refused_at_their_line(project: Path) -> None:
     said = problems(project, "name: digits\n", "name: digits\nname: other\n")
     assert "line 3" in said
     assert "duplicate key" in said
+    assert "line 2" in said
 
 
 def test_a_yaml_bomb_is_refused_before_anything_is_built(project: Path) -> None:
@@ -105,6 +106,9 @@ def test_a_yaml_bomb_is_refused_before_anything_is_built(project: Path) -> None:
         ("- a\n- b\n", "must be a mapping"),
         ("a: [1\nb: 2\n", "line"),
         ("", "must be a mapping"),
+        ("a: 1\n---\nb: 2\n", "only one document"),
+        ("? [a]\n: b\n", "line 1: a key must be a plain word"),
+        ("<<: {a: 1}\n", "<<: unknown key"),
     ],
 )
 def test_hostile_or_broken_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

@@ -167,7 +167,8 @@ def test_a_worker_that_the_kernel_kills_is_a_failed_step_and_nothing_is_lost(pro
     assert ended.error is not None
     assert "killed by the system" in ended.error["message"]
     assert running in ended.error["message"] or ended.steps[running].status == "done"
-    assert run(project, "--until", UNTIL).status == "done"
+    last = run(project, "--until", UNTIL)
+    assert last.status == "done", (last.run, last.error)
 
 
 def test_eight_runs_at_once_share_one_store(project: Path) -> None:

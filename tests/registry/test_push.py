@@ -14,7 +14,7 @@ import pytest
 
 from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.registry.layout import Layout, digest_of
-from workbench.registry.push import destination, push
+from workbench.registry.push import destination, in_place, push
 
 
 @dataclass
@@ -86,6 +86,29 @@ def test_a_blob_that_rotted_in_the_layout_is_sent_again(tmp_path: Path) -> None:
     blob.write_bytes(b"rot")
     assert pushed(parts, to)["sent"] == 1
     assert blob.read_bytes() == parts["base_blob"].read_bytes()
+
+
+def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
+    assert in_place(parts, params, tmp_path, digest_of) is None
+    values = pushed(parts, f"oci:{tmp_path}/layout:1.4")
+    expected = {**values, "reference": "oci:layout:1.4", "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
+    assert in_place(parts, params, tmp_path, digest_of) == expected
+    assert in_place(parts, {**params, "to": "oci:layout:1.5"}, tmp_path, digest_of) is None
+    assert in_place(image(tmp_path / "other", b"other"), params, tmp_path, digest_of) is None
+
+
+@pytest.mark.parametrize("part", ["config", "base_blob", "manifest"])
+def test_an_image_that_lost_a_part_or_its_bytes_is_not_in_place(tmp_path: Path, part: str) -> None:
+    parts = image(tmp_path / "image")
+    params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
+    pushed(parts, f"oci:{tmp_path}/layout:1.4")
+    blob = Layout(tmp_path / "layout").blob(digest_of(parts[part]))
+    blob.write_bytes(b"rotten")
+    assert in_place(parts, params, tmp_path, digest_of) is None
+    blob.unlink()
+    assert in_place(parts, params, tmp_path, digest_of) is None
 
 
 def test_other_tags_and_what_others_wrote_stay(tmp_path: Path) -> None:
