@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import services
 from support import RECIPE, ROOT, git
 
 
@@ -85,6 +86,38 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     return made
 
 
+@pytest.fixture(scope="session")
+def services_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the services of this test run are written down, for all its workers."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def _controller() -> int:
+    """The process that a service must not outlive: the one that runs the workers, or this one where there are none."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
+@pytest.fixture(scope="session")
+def engine(services_folder: Path) -> services.Service:
+    """A real Docker engine; ``address`` is what DOCKER_HOST takes."""
+    if os.geteuid() != 0 or shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        pytest.skip("a Docker engine of its own needs root and dockerd (apt-get install docker.io iptables)")
+    found = services.shared(services_folder, "engine", _controller(), services.engine_command)
+    services.wait_for_engine(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def registry(services_folder: Path) -> services.Service:
+    """A real image registry; ``address`` is host and port, plain HTTP."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("needs docker-registry (apt-get install docker-registry)")
+    found = services.shared(services_folder, "registry", _controller(), services.registry_command)
+    services.wait_for_registry(found)
+    return found
+
+
 @pytest.fixture
 def in_project(project: Path) -> Iterator[Path]:
     """The project, as the working folder."""
@@ -95,7 +128,10 @@ def in_project(project: Path) -> Iterator[Path]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI an integration test that was skipped has not shown anything: it counts as a failure."""
+    """Ends the services. In CI an integration test that was skipped has shown nothing: it counts as a failure."""
+    if not hasattr(session.config, "workerinput"):
+        factory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        services.stop_all(factory.getbasetemp())
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not os.environ.get("CI") or reporter is None or hasattr(session.config, "workerinput"):
         return

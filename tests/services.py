@@ -1,0 +1,182 @@
+"""Real services for tests: a Docker engine and an image registry, started by the first test that asks.
+
+All workers of a test run share them. Each runs under a guardian process (:func:`_guard`) that ends it, and removes its
+folder, when the test run's controlling process is gone, however that came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+READY_WITHIN_S = 60.0
+
+_GUARDIANS: list[subprocess.Popen[bytes]] = []
+"""Those started by this process: a Popen that is let go while its process runs complains."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it is reached, its folder, and the process that guards it."""
+
+    address: str
+    folder: Path
+    guardian: int
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+
+def shared(folder: Path, name: str, controller: int, start: Callable[[Path], tuple[str, list[str]]]) -> Service:
+    """The service ``name`` of this test run, started now if it is not running yet.
+
+    ``start`` prepares a folder and returns the address and the command. Raises OSError where it cannot be started.
+    """
+    with (folder / f"{name}.service.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = folder / f"{name}.service.json"
+        if not record.exists():
+            # A socket's path may have 107 bytes: the test run's own folder can be too deep.
+            own = Path(f"/tmp/workbench-test-{name}-{controller}")
+            own.mkdir(mode=0o700)
+            address, command = start(own)
+            guardian = subprocess.Popen(
+                [sys.executable, __file__, str(controller), str(own), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            assert guardian.stdout is not None
+            guardian.stdout.readline()  # from here on it clears up, whatever happens
+            _GUARDIANS.append(guardian)
+            record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian.pid}))
+    known = json.loads(record.read_text())
+    return Service(known["address"], Path(known["folder"]), known["guardian"])
+
+
+def stop_all(folder: Path) -> None:
+    """Ends the services of this test run and waits until they are gone."""
+    for record in folder.glob("*.service.json"):
+        known = json.loads(record.read_text())
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            descriptor = os.pidfd_open(known["guardian"])
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            select.select([descriptor], [], [], READY_WITHIN_S)
+            os.close(descriptor)
+        record.unlink()
+
+
+# --- the engine
+
+
+def engine_command(folder: Path) -> tuple[str, list[str]]:
+    """A Docker engine on paths of its own below ``folder``."""
+    sock = f"unix://{folder}/docker.sock"
+    roots = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
+    return sock, ["dockerd", *roots, "-H", sock]
+
+
+def wait_for_engine(service: Service) -> None:
+    """Returns when the engine answers. Raises OSError with its log where it does not."""
+
+    def answers() -> bool:
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(5)
+            asked.connect(service.address.removeprefix("unix://"))
+            asked.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in asked.recv(64)
+
+    _wait(service, answers)
+
+
+# --- the registry
+
+
+def registry_command(folder: Path) -> tuple[str, list[str]]:
+    """Debian's image registry on a free loopback port, over plain HTTP, without accounts; deleting is allowed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = folder / "config.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+        f"http: {{addr: {address}}}\n"
+        "log: {level: info}\n"
+    )
+    return address, ["docker-registry", "serve", str(config)]
+
+
+def wait_for_registry(service: Service) -> None:
+    """Returns when the registry answers. Raises OSError with its log where it does not."""
+
+    def answers() -> bool:
+        with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
+            return bool(response.status == 200)
+
+    _wait(service, answers)
+
+
+# --- the guardian
+
+
+def _wait(service: Service, answers: Callable[[], bool]) -> None:
+    until = time.monotonic() + READY_WITHIN_S
+    guardian = os.pidfd_open(service.guardian)
+    try:
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                if answers():
+                    return
+            if select.select([guardian], [], [], 0.05)[0]:
+                break
+    finally:
+        os.close(guardian)
+    log = service.log() if (service.folder / "log").exists() else ""
+    raise OSError(f"{service.folder.name} does not answer:\n{log[-2000:]}")
+
+
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[int]:
+    """A descriptor that is readable once SIGTERM or SIGINT came."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    yield reader
+
+
+def _guard(controller: int, folder: Path, command: list[str]) -> None:
+    """Runs the service until it ends, a signal comes or the process ``controller`` is gone; then clears up."""
+    with _stop_asked() as asked, (folder / "log").open("wb") as log:
+        watched = [asked]
+        with contextlib.suppress(ProcessLookupError):
+            watched.append(os.pidfd_open(controller))
+        print("guarding", flush=True)
+        service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        own = os.pidfd_open(service.pid)
+        if len(watched) == 2:
+            select.select([*watched, own], [], [])
+        service.terminate()
+        if not select.select([own], [], [], 30)[0]:
+            os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
