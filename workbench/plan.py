@@ -35,6 +35,14 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class Refs:
+    """Every file of the step ``step`` whose name begins with ``prefix``, each an input by its own name."""
+
+    step: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """A file of the project, by its path relative to it."""
 
@@ -48,7 +56,7 @@ class Pinned:
     data: bytes
 
 
-Input = Ref | SourceFile | Pinned
+Input = Ref | Refs | SourceFile | Pinned
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,8 @@ def plan(file: RecipeFile, pins: Pins) -> list[Step]:
     if recipe.image is not None:
         steps += [*_image(recipe, pins), *_benchmarks(recipe)]
         if recipe.push is not None:
-            blobs = {f"{layer}_blob": Ref(_layer_step(layer), "blob") for layer in LAYERS}
             params = {"to": recipe.push.to, "name": recipe.name, "tag": _tag(recipe.push.to)}
-            steps.append(Step("push", "push", {**_image_refs(), **blobs}, params, after=("gates",)))
+            steps.append(Step("push", "push", {**_image_refs(), **_layer_refs()}, params, after=("gates",)))
     return steps
 
 
@@ -229,12 +236,16 @@ def _image(recipe: Recipe, pins: Pins) -> Iterator[Step]:
     )
 
 
+def _layer_refs() -> dict[str, Input]:
+    """The blobs of the image's layers, lowest first, as steps take them that read an image."""
+    return {f"layer-{place:02d}": Ref(_layer_step(layer), "blob") for place, layer in enumerate(LAYERS)}
+
+
 def _running_image() -> dict[str, Input]:
     """What a step needs that runs the image and asks it for answers."""
-    blobs: dict[str, Input] = {f"{layer}_blob": Ref(_layer_step(layer), "blob") for layer in LAYERS}
     return {
         "config": Ref("image", "config"),
-        **blobs,
+        **_layer_refs(),
         "variant": Ref("choose", "model"),
         "evaluate": Ref("data", "evaluate"),
     }

@@ -21,7 +21,7 @@ from workbench.errors import Cancelled, MachineLacks, StepFailed, UsageError, Wo
 from workbench.executor import Stop, execute
 from workbench.lock import Lock, recipe_digests
 from workbench.lock import load as load_lock
-from workbench.lookup import Lookup
+from workbench.lookup import Lookup, expanded
 from workbench.outcome import Done
 from workbench.plan import (
     Pins,
@@ -180,7 +180,8 @@ class Run:
         sources = [self.project / source.path for source in step.inputs.values() if isinstance(source, SourceFile)]
         before = [_identity(path) for path in sources]
         log = self.folder / "logs" / f"{step.id.replace('/', '-')}.txt"
-        paths = {name: self.lookup.path(source, self.results) for name, source in step.inputs.items()}
+        inputs = expanded(step.inputs, self.results)
+        paths = {name: self.lookup.path(source, self.results) for name, source in inputs.items()}
         with self.store.scratch(step.id.replace("/", "-")) as scratch, self.samples.of(step.id):
             files, values = execute(step, paths, scratch, self.project, log, self.stop, lambda m: self._hear(step, m))
             if [_identity(path) for path in sources] != before:

@@ -28,7 +28,7 @@ def inputs_of(image: Image, folder: Path, variant: Path | None = None) -> dict[s
     name = onnx.load(model, load_external_data=False).graph.input[0].name
     with np.load(asset("digits/test.npz"), allow_pickle=False) as samples:
         np.savez(folder / "evaluate.npz", **{name: samples["x"].astype(np.float32)})
-    return {**image.files, "variant": model, "evaluate": folder / "evaluate.npz"}
+    return {"config": image.files["config"], **image.layers, "variant": model, "evaluate": folder / "evaluate.npz"}
 
 
 @pytest.fixture

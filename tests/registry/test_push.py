@@ -29,7 +29,7 @@ class Emit:
 def image(folder: Path, model: bytes = b"model") -> dict[str, Path]:
     """The parts of a small image: config, manifest and blobs."""
     folder.mkdir(parents=True)
-    parts = {"config": b'{"architecture":"amd64"}', "base_blob": b"base" * 1000, "model_blob": model}
+    parts = {"config": b'{"architecture":"amd64"}', "layer-00": b"base" * 1000, "layer-01": model}
     paths = {name: folder / name for name in parts}
     for name, data in parts.items():
         paths[name].write_bytes(data)
@@ -42,7 +42,7 @@ def image(folder: Path, model: bytes = b"model") -> dict[str, Path]:
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("config", "application/vnd.oci.image.config.v1+json"),
-        "layers": [descriptor("base_blob", layer), descriptor("model_blob", layer)],
+        "layers": [descriptor("layer-00", layer), descriptor("layer-01", layer)],
     }
     paths["manifest"] = folder / "manifest"
     paths["manifest"].write_text(json.dumps(manifest))
@@ -82,10 +82,10 @@ def test_a_blob_that_rotted_in_the_layout_is_sent_again(tmp_path: Path) -> None:
     parts = image(tmp_path / "image")
     to = f"oci:{tmp_path}/layout"
     pushed(parts, to)
-    blob = Layout(tmp_path / "layout").blob(digest_of(parts["base_blob"]))
+    blob = Layout(tmp_path / "layout").blob(digest_of(parts["layer-00"]))
     blob.write_bytes(b"rot")
     assert pushed(parts, to)["sent"] == 1
-    assert blob.read_bytes() == parts["base_blob"].read_bytes()
+    assert blob.read_bytes() == parts["layer-00"].read_bytes()
 
 
 def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) 
     assert in_place(image(tmp_path / "other", b"other"), params, tmp_path, digest_of) is None
 
 
-@pytest.mark.parametrize("part", ["config", "base_blob", "manifest"])
+@pytest.mark.parametrize("part", ["config", "layer-00", "manifest"])
 def test_an_image_that_lost_a_part_or_its_bytes_is_not_in_place(tmp_path: Path, part: str) -> None:
     parts = image(tmp_path / "image")
     params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
@@ -163,7 +163,7 @@ def test_what_a_killed_push_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_part_that_is_not_the_manifests_fails_before_anything_is_written(tmp_path: Path) -> None:
     parts = image(tmp_path / "image")
-    parts["model_blob"].write_bytes(b"another")
+    parts["layer-01"].write_bytes(b"another")
     with pytest.raises(StepFailed, match="none of the image's parts"):
         pushed(parts, f"oci:{tmp_path}/layout")
     assert not (tmp_path / "layout").exists()

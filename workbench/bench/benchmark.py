@@ -45,8 +45,6 @@ PROBE_BOUNDS = 10
 
 CLIENT_COST_S = 0.5
 
-LAYERS = ("base", "wheels", "server", "model")
-
 Start = Callable[[], AbstractContextManager[targets.Running | None]]
 
 
@@ -112,7 +110,7 @@ class Bench:
 def measure(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
     """Run one benchmark of a recipe.
 
-    Inputs: variant (onnx), evaluate; for the image config and base_blob, wheels_blob, server_blob, model_blob.
+    Inputs: variant (onnx), evaluate; for the image config and layer-… (blobs, lowest first).
     Params: name (of the model in the image), benchmark (its name in the recipe), scenario, duration_s, rate (queries/s
     or "max"), p99_s (the bound), threads, seed, limits (of the image: cpus, memory), against: of "process", "image"
     and "server" (the image's server as a plain process). Values: by target ``valid``, ``reasons``, ``queries``,
@@ -307,9 +305,10 @@ def _starts(inputs: Mapping[str, Path], bench: Bench, against: Sequence[str]) ->
                 (folder / bench.name / "1" / "model.onnx").symlink_to(bench.variant.resolve())
                 starts[series] = functools.partial(targets.local_server, folder, bench.threads)
             else:
+                from workbench.image.layers import layer_files
                 from workbench.image.sandbox import unpacked_for_now
 
-                config, blobs = inputs["config"], [inputs[f"{layer}_blob"] for layer in LAYERS]
+                config, blobs = inputs["config"], layer_files(inputs)
                 root = stack.enter_context(unpacked_for_now(config, blobs, bench.emit.scratch))
                 starts[series] = functools.partial(
                     targets.image, root, config, bench.threads, bench.params.get("limits", {})

@@ -17,8 +17,8 @@ import numpy as np
 
 from workbench.bench.targets import peak_memory
 from workbench.errors import StepFailed
+from workbench.image.layers import layer_files
 from workbench.image.limits import some_cpus
-from workbench.image.oci import ORDER
 from workbench.image.sandbox import Container, unpacked_for_now
 from workbench.image.v2 import Client, names_of
 from workbench.server.session import open_session
@@ -121,7 +121,7 @@ def batches(session: Any, arrays: Arrays, count: int) -> list[Arrays]:
 def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
     """Compares the running image with ``variant`` in process, on samples of ``evaluate``.
 
-    ``inputs``: ``config``, ``base_blob``, ``wheels_blob``, ``server_blob``, ``model_blob``, ``variant``, ``evaluate``.
+    ``inputs``: ``config``, the layers' blobs ``layer-…`` (lowest first), ``variant``, ``evaluate``.
     ``params``: ``name`` (of the model in the image), ``atol``, ``rtol``, ``threads``, ``samples``, ``limits`` (``cpus``
     and ``memory`` in bytes or None). Raises StepFailed where they differ.
     """
@@ -133,12 +133,11 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     if not requests:
         raise StepFailed("There are fewer evaluation samples than the model takes at once.", "Give more samples.")
     difference = Difference(float(params["atol"]), float(params["rtol"]))
-    blobs = [inputs[f"{layer}_blob"] for layer in ORDER]
     env = {"WORKBENCH_THREADS": str(params["threads"])}
     allowed = params["limits"]
     emit.progress(0, len(requests), "unpacking the image")
     with (
-        unpacked_for_now(inputs["config"], blobs, emit.scratch) as root,
+        unpacked_for_now(inputs["config"], layer_files(inputs), emit.scratch) as root,
         Container(root, inputs["config"], env=env, cpus=some_cpus(allowed["cpus"]), memory=allowed["memory"]) as image,
     ):
         if image.method == "loader":

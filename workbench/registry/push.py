@@ -44,7 +44,7 @@ def destination(to: str, name: str, tag: str | None = None) -> tuple[Path, str]:
 def push(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
     """Copies the image to the layout that ``to`` names and lets the tag name it.
 
-    ``inputs``: ``config``, ``manifest`` and blobs (``base_blob`` …, by any name). ``params``: ``to``, ``name``,
+    ``inputs``: ``config``, ``manifest`` and the layers' blobs ``layer-…``. ``params``: ``to``, ``name``,
     ``tag`` (or None). Values: ``reference``, ``digest`` (of the manifest), ``sent`` and ``skipped`` (blobs),
     ``bytes_sent``. Raises UsageError for a destination that is not supported, StepFailed where a blob is missing or
     did not arrive whole.
@@ -52,7 +52,7 @@ def push(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> O
     folder, tag = destination(params["to"], params["name"], params.get("tag"))
     manifest = json.loads(inputs["manifest"].read_bytes())
     wanted = [manifest["config"], *manifest["layers"]]
-    sources = {digest_of(path): path for name, path in inputs.items() if name == "config" or name.endswith("_blob")}
+    sources = {digest_of(path): path for name, path in inputs.items() if name == "config" or name.startswith("layer-")}
     for descriptor in wanted:
         if descriptor["digest"] not in sources:
             raise StepFailed(
