@@ -82,7 +82,7 @@ class Pins:
 def base_request(recipe: Recipe) -> dict[str, Any]:
     """What the base is resolved from; the locked packages hold as long as it stays the same."""
     assert recipe.image is not None
-    return {"base": recipe.image.base.model_dump(mode="json"), "arch": "amd64"}
+    return {"base": recipe.image.base.model_dump(mode="json", exclude_none=True), "arch": "amd64"}
 
 
 def wheels_request(recipe: Recipe) -> dict[str, Any]:

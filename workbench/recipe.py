@@ -223,6 +223,11 @@ def _whole_problems(recipe: Recipe, document: Document) -> Iterator[Problem]:
                 )
             if index and chain[index - 1].named()[0] == "quantize":
                 yield problem("the model is quantized already; nothing can follow", "variants", name, index)
+    if recipe.image is not None and recipe.image.builder == "oci":
+        image = recipe.image
+        asked = {"base": image.base.image, "device": image.device == "cuda", "limits": image.limits.gpus}
+        for key in (key for key, value in asked.items() if value):
+            yield problem("needs an engine; write builder: docker", "image", key)
     if recipe.gate.p99 is not None and recipe.gate.p99.of not in ("variant", *recipe.benchmark):
         allowed = ["variant", *recipe.benchmark]
         hint = nearest(recipe.gate.p99.of, allowed)
