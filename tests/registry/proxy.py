@@ -109,17 +109,17 @@ class Proxy:
         self.rules.append(Rule(method, part, times, act))
 
     def cut_answer(self, part: str, *, after: int, times: int = 1) -> None:
-        """Resets the connection after so many bytes of the answer to a GET."""
+        """Ends the connection after so many bytes of the answer to a GET."""
 
         def act(handler: _Handler) -> bool:
             handler.forward(answer_cut=after)
-            handler.reset()
+            handler.close_connection = True
             return True
 
         self.rules.append(Rule("GET", part, times, act))
 
     def change(self, method: str, part: str = "", *, times: int = 1, **headers: str) -> None:
-        """Replaces headers of the answer."""
+        """Replaces headers of the answer; without any, lets the request pass, for rules that come later."""
 
         def act(handler: _Handler) -> bool:
             handler.forward(change={name.replace("_", "-"): value for name, value in headers.items()})
