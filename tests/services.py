@@ -25,9 +25,6 @@ from pathlib import Path
 
 READY_WITHIN_S = 60.0
 
-_GUARDIANS: list[subprocess.Popen[bytes]] = []
-"""Those started by this process: a Popen that is let go while its process runs complains."""
-
 
 @dataclass(frozen=True)
 class Service:
@@ -62,8 +59,9 @@ def shared(folder: Path, name: str, controller: int, start: Callable[[Path], tup
                 start_new_session=True,
             )
             assert guardian.stdout is not None
-            guardian.stdout.readline()  # from here on it clears up, whatever happens
-            _GUARDIANS.append(guardian)
+            with guardian.stdout:
+                guardian.stdout.readline()  # from here on it clears up, whatever happens
+            guardian.returncode = 0  # it outlives this process on purpose: nobody waits for it
             record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian.pid}))
     known = json.loads(record.read_text())
     return Service(known["address"], Path(known["folder"]), known["guardian"])

@@ -15,10 +15,10 @@ from services import Service
 
 from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.registry.layout import INDEX, digest_of
-from workbench.registry.open import open_target
 from workbench.registry.push import in_place, push
 from workbench.registry.reference import parse
 from workbench.registry.remote import Remote
+from workbench.registry.where import open_target
 from workbench.steps import Emit
 
 pytestmark = pytest.mark.integration
