@@ -102,7 +102,7 @@ def plan(file: RecipeFile, pins: Pins) -> list[Step]:
     if recipe.image is not None:
         steps += [*_image(recipe, pins), *_benchmarks(recipe)]
         if recipe.push is not None:
-            params = {"to": recipe.push.to, "name": recipe.name, "tag": _tag(recipe.push.to)}
+            params = {"to": recipe.push.to, "name": recipe.name, "tag": "latest"}
             steps.append(Step("push", "push", {**_image_refs(), **_layer_refs()}, params, after=("gates",)))
     return steps
 
@@ -270,11 +270,6 @@ def _benchmarks(recipe: Recipe) -> Iterator[Step]:
         yield Step(f"benchmark/{name}", "benchmark", _running_image(), {**params, **load})
     after = tuple(f"benchmark/{name}" for name in recipe.benchmark)
     yield Step("gates", "gates", {}, {"gate": gate_params(recipe)}, after=("choose", "parity", *after))
-
-
-def _tag(to: str) -> str:
-    """The tag an ``oci:FOLDER:TAG`` names, or ``latest``."""
-    return to.split(":")[2] if to.count(":") == 2 else "latest"
 
 
 def ingredients(step: Step, inputs: Mapping[str, str], isa: str, machine: str) -> dict[str, str]:
