@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import subprocess
 import sysconfig
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from image_helpers import Emit, Image
 from packageurl import PackageURL
+from small_image import SIGNATURE, STATUS, layer, make
 
 from workbench.assets import asset
 from workbench.errors import StepFailed
@@ -22,55 +21,11 @@ from workbench.image.layers import canonical
 from workbench.provenance import sbom
 from workbench.registry.push import push
 
-SIGNATURE = {
-    "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 64]}],
-    "outputs": [{"name": "y", "dtype": "int64", "shape": ["batch"]}],
-    "opset": 17,
-}
-WHEEL = {
-    "name": "tool",
-    "version": "2.0",
-    "filename": "tool-2.0-py3-none-any.whl",
-    "sha256": "b" * 64,
-    "size": 1,
-}
-DEB = {"name": "libc6", "version": "2.36-9", "sha256": "a" * 64, "size": 1}
-STATUS = (
-    "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nSource: glibc\nVersion: 2.36-9\n\n"
-    "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n"
-)
-METADATA = "Metadata-Version: 2.4\nName: Tool\nVersion: 2.0\nLicense-Expression: MIT\n\nName: other\n"
-
-
-def layer(path: Path, files: dict[str, str]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return path
-
 
 @pytest.fixture
 def small(tmp_path: Path) -> dict[str, Path]:
     """The inputs of the step for an image of one Debian package and one wheel."""
-    folder = tmp_path / "inputs"
-    folder.mkdir()
-    texts: dict[str, Any] = {
-        "base_pins": {"debian": "bookworm", "arch": "amd64", "packages": [DEB]},
-        "wheels_pins": {"python": "3.11", "platform": "x86_64-manylinux_2_28", "wheels": [WHEEL]},
-        "signature": SIGNATURE,
-        "config": {"config": {"Labels": {"workbench.version": "0.1.0"}}},
-    }
-    for name, value in texts.items():
-        (folder / name).write_bytes(canonical(value))
-    (folder / "model").write_bytes(b"a model")
-    files = {"var/lib/dpkg/status": STATUS, "usr/lib/os-release": 'ID=debian\nVERSION_ID="12"\n'}
-    return {
-        **{name: folder / name for name in (*texts, "model")},
-        "layer-00": layer(folder / "layer-00", files),
-        "layer-01": layer(folder / "layer-01", {"opt/wheels/tool-2.0.dist-info/METADATA": METADATA}),
-    }
+    return make(tmp_path / "inputs")
 
 
 def made(inputs: dict[str, Path], emit: Emit) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def parts_of(inputs: Mapping[str, Path]) -> Parts:
     """The packages by pins and layers; ``inputs`` as in :func:`make`."""
     base = json.loads(inputs["base_pins"].read_bytes())
     pinned = {} if "image" in base else {p["name"]: p for p in read_base_pins(inputs["base_pins"])["packages"]}
-    wheels = {_normalised(w["name"]): w for w in read_wheels_pins(inputs["wheels_pins"])["wheels"]}
+    wheels = {normalised(w["name"]): w for w in read_wheels_pins(inputs["wheels_pins"])["wheels"]}
     layers = layer_files(inputs)
     contents = read_layers(layers) if layers else _as_pinned(base, pinned, wheels)
     debian = contents.debian or ()
@@ -87,7 +87,7 @@ def parts_of(inputs: Mapping[str, Path]) -> Parts:
     distribution = release.get("ID", "debian"), release.get("VERSION_ID", _DEBIAN_RELEASES.get(base.get("debian"), ""))
     parts = (
         *(_debian_part(package, distribution, pinned.get(package.name, {})) for package in debian),
-        *(_python_part(package, wheels.get(_normalised(package.name), {})) for package in contents.python),
+        *(_python_part(package, wheels.get(normalised(package.name), {})) for package in contents.python),
     )
     # One that lies in the image twice, as pip's own copies do, is one line.
     once = {part.purl: part for part in parts}
@@ -109,15 +109,16 @@ def _as_pinned(
 def _refuse_absent(pinned: Mapping[str, str], found: Iterable[Package], kind: str) -> None:
     there: dict[str, set[str]] = {}
     for package in found:
-        there.setdefault(_normalised(package.name), set()).add(package.version)
+        there.setdefault(normalised(package.name), set()).add(package.version)
     for name, version in pinned.items():
-        versions = there.get(_normalised(name), set())
+        versions = there.get(normalised(name), set())
         if version not in versions:
             has = f"has {name} {', '.join(sorted(versions))}" if versions else f"has no {name}"
             raise StepFailed(f"The lock pins the {kind} {name} {version}, and the image {has}.", _MISSING)
 
 
-def _normalised(name: str) -> str:
+def normalised(name: str) -> str:
+    """A package's name in the form in which names are compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -127,7 +128,7 @@ def _debian_part(package: Package, distribution: tuple[str, str], pin: Mapping[s
 
 
 def _python_part(package: Package, pin: Mapping[str, Any]) -> Part:
-    named = Package(_normalised(package.name), package.version, licence=package.licence)
+    named = Package(normalised(package.name), package.version, licence=package.licence)
     return Part("pypi", named, _purl("pypi", None, named, {}), _pinned_sha256(package, pin))
 
 
@@ -148,7 +149,7 @@ def debian_purl(name: str, version: str, arch: str, suite: str) -> str:
 
 def wheel_purl(name: str, version: str) -> str:
     """The address of a pinned wheel."""
-    return _purl("pypi", None, Package(_normalised(name), version), {})
+    return _purl("pypi", None, Package(normalised(name), version), {})
 
 
 # --- the document
