@@ -17,12 +17,12 @@ from workbench.provenance.attach import attach, in_place
 from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, newest, read_file
 
 
-def here(kept: Kept) -> dict[str, object] | None:
-    return in_place(kept.files, kept.params, Path(), referrers_digest)
-
-
-def referrers_digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     return digest_of(path.read_bytes())
+
+
+def here(kept: Kept) -> dict[str, object] | None:
+    return in_place(kept.files, kept.params, Path(), digest_of_file)
 
 
 def test_each_kind_is_a_referrer_of_the_image(kept: Kept) -> None:
@@ -55,6 +55,10 @@ def test_an_attachment_that_is_missing_or_other_is_not_in_place(kept: Kept) -> N
     kept.attach()
     kept.files["recipe"].write_bytes(kept.files["recipe"].read_bytes() + b"# a remark\n")
     assert here(kept) is None
+
+
+def test_a_registry_that_cannot_be_asked_has_nothing_in_place(whole: Kept) -> None:
+    assert in_place(whole.files, {**whole.params, "to": "127.0.0.1:1/digits:1"}, Path(), digest_of_file) is None
 
 
 def test_the_newest_is_read_and_what_was_before_stays(whole: Kept) -> None:
@@ -136,4 +140,4 @@ def test_provenance_names_what_the_image_was_made_from(whole: Kept) -> None:
 def test_a_layout_copied_elsewhere_takes_its_attachments_along(whole: Kept, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "layout", tmp_path / "copy")
     copied = {**whole.params, "to": f"oci:{tmp_path}/copy:digits"}
-    assert in_place(whole.files, copied, Path(), referrers_digest) is not None
+    assert in_place(whole.files, copied, Path(), digest_of_file) is not None

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import StepFailed
+from workbench.errors import MachineLacks, StepFailed
 from workbench.lock import Lock, load
 from workbench.provenance import image, referrers, signature
 from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, Attached, File, digest_of
 from workbench.provenance.statement import statement
 from workbench.registry.open import open_destination
+from workbench.registry.reference import OCI
 from workbench.registry.target import Target
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from workbench.registry.http import Patience
 
 
 def attach(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
@@ -34,7 +37,7 @@ def attach(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) ->
     """
     subject = _subject(inputs, digest_of(inputs["manifest"].read_bytes()))
     files = _files(inputs, params, str(subject["digest"]))
-    target = _target(params, Path())
+    target = _target(params)
     image.find(target, str(subject["digest"]))  # nothing is attached to what is not there
     attached, sent = {}, 0
     for done, (kind, each) in enumerate(files.items()):
@@ -52,10 +55,20 @@ def attach(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) ->
 def in_place(
     inputs: Mapping[str, Path], params: Mapping[str, Any], project: Path, digest_of_file: Callable[[Path], str]
 ) -> dict[str, Any] | None:
-    """The values of an :func:`attach` that finds everything there; None where something is missing or other."""
+    """The values of an :func:`attach` that finds everything there; None where something is missing or other, or the
+    registry cannot be asked: then the step runs, and says so."""
+    try:
+        return _in_place(inputs, params, project, digest_of_file)
+    except (MachineLacks, StepFailed):
+        return None
+
+
+def _in_place(
+    inputs: Mapping[str, Path], params: Mapping[str, Any], project: Path, digest_of_file: Callable[[Path], str]
+) -> dict[str, Any] | None:
     subject = _subject(inputs, digest_of_file(inputs["manifest"]))
     digest = str(subject["digest"])
-    target = _target(params, project)
+    target = _target(params, project, _hurry(params))
     if target.resolve(digest) is None:
         return None
     attached = {}
@@ -71,9 +84,18 @@ def in_place(
     return _values(attached, 0, 0)
 
 
-def _target(params: Mapping[str, Any], project: Path) -> Target:
-    target, _ = open_destination(params["to"], params["name"], params.get("tag"), project)
+def _target(params: Mapping[str, Any], project: Path = Path(), patience: Patience | None = None) -> Target:
+    target, _ = open_destination(params["to"], params["name"], params.get("tag"), project, patience)
     return target
+
+
+def _hurry(params: Mapping[str, Any]) -> Patience | None:
+    """For a look, not for work: a registry that does not answer at once is not waited for."""
+    if str(params["to"]).startswith(OCI):
+        return None
+    from workbench.registry.http import Patience
+
+    return Patience(attempts=1, connect_s=3, answer_s=5)
 
 
 def _subject(inputs: Mapping[str, Path], digest: str) -> dict[str, Any]:

@@ -142,6 +142,12 @@ def _purl(kind: str, namespace: str | None, package: Package, qualifiers: Mappin
     return PackageURL(kind, namespace, package.name, package.version, dict(qualifiers)).to_string()
 
 
+def base_sha256(pins: Mapping[str, Any]) -> str:
+    """The digest that a base from a registry is pinned by."""
+    found = re.search(r"sha256:([0-9a-f]{64})", json.dumps(pins))
+    return found[1] if found else ""
+
+
 def debian_purl(name: str, version: str, arch: str, suite: str) -> str:
     """The address of a pinned Debian package."""
     return _purl("deb", "debian", Package(name, version), {"arch": arch, "distro": f"debian-{_DEBIAN_RELEASES[suite]}"})
@@ -180,8 +186,7 @@ def _components(inputs: Mapping[str, Path], name: str, version: str, parts: Part
     system, release = parts.distribution
     yield _component("operating-system", system, release, "system")
     if parts.base:
-        digest = re.search(r"sha256:([0-9a-f]{64})", json.dumps(parts.base))
-        yield _component("container", str(parts.base["image"]), "", "base", digest[1] if digest else "")
+        yield _component("container", str(parts.base["image"]), "", "base", base_sha256(parts.base))
     yield _component("application", "workbench.server", version, SERVER)
     yield _component("machine-learning-model", name, "", MODEL, sha256_of(inputs["model"]))
 

@@ -13,7 +13,7 @@ from typing import Any
 from workbench.errors import UsageError
 from workbench.image.layers import canonical
 from workbench.lock import Artifacts, Lock
-from workbench.provenance.sbom import debian_purl, wheel_purl
+from workbench.provenance.sbom import base_sha256, debian_purl, wheel_purl
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -74,8 +74,7 @@ def dependencies(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
 def _pins(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
     base = artifacts.base.pins if artifacts.base else {}
     if "image" in base:
-        digest = str(base["digest"]).removeprefix("sha256:")
-        yield {"name": "base", "uri": f"docker://{base['image']}", "digest": {"sha256": digest}}
+        yield {"name": "base", "uri": f"docker://{base['image']}", "digest": {"sha256": base_sha256(base)}}
     for package in base.get("packages", ()):
         purl = debian_purl(package["name"], package["version"], base["arch"], base["debian"])
         yield {"name": f"package {package['name']}", "uri": purl, "digest": {"sha256": package["sha256"]}}

@@ -60,7 +60,10 @@ def verify(target: Target, reference: str, *, key: Path | None = None, deep: Pat
     Raises UsageError where there is no such image or key, MachineLacks where the repository cannot be reached.
     """
     public = signature.public_key(key) if key else None
-    found = image.find(target, reference)
+    try:
+        found = image.find(target, reference)
+    except StepFailed as error:
+        return [Check("image", "differs", error.message)]
     checks = [Check("image", "ok", found.digest)]
     subject = Subject(target, found, _config(target, found, checks))
     checks += _layers(target, found)
@@ -135,7 +138,11 @@ def _json(data: bytes) -> dict[str, Any]:
 def _layers(target: Target, found: Image) -> Iterator[Check]:
     digests = [str(layer["digest"]) for layer in found.manifest["layers"]]
     absent = [digest for digest in digests if not target.has_blob(digest)]
-    yield Check("layers", "missing", ", ".join(absent)) if absent else Check("layers", "ok", f"{len(digests)} there")
+    yield (
+        Check("layers", "missing", f"{', '.join(absent)}, or damaged")
+        if absent
+        else Check("layers", "ok", f"{len(digests)} there")
+    )
 
 
 # --- what is attached
