@@ -15,8 +15,8 @@ import pytest
 from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.registry.folder import Folder
 from workbench.registry.layout import Layout, digest_of
-from workbench.registry.open import open_destination
 from workbench.registry.push import in_place, push
+from workbench.registry.where import open_destination
 
 
 @dataclass

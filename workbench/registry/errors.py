@@ -31,6 +31,9 @@ _FULL = (
     b"quota exceeded",
 )
 
+# What OpenSSL calls an answer that is none of TLS.
+_PLAIN = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+
 
 class Passing(Exception):
     """A fault that another try may not meet. ``error`` is what is told when no try helps; ``after`` is how long the
@@ -117,32 +120,38 @@ def unreachable(error: BaseException, host: str) -> WorkbenchError | Passing:
     """What an exception of the HTTP client on the way to ``host`` means."""
     causes = list(_causes(error))
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    untrusted = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
-    if untrusted is not None:
-        return _lacks(
-            f"The certificate of {host} is not trusted: {untrusted.verify_message}.",
-            "Add its authority to the system's, or name a file with it in REQUESTS_CA_BUNDLE.",
-        )
-    if kinds & {"SSLError"}:
-        return _lacks(
-            f"{host} does not answer with TLS.",
-            "If it speaks plain HTTP, list it in WORKBENCH_INSECURE_REGISTRIES.",
-        )
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
+        return _no_tls(tls, host)
+    if any("CA certificate bundle" in str(cause) for cause in causes):
+        return _lacks("The file with trusted authorities is not there.", "Correct REQUESTS_CA_BUNDLE.")
     if "ProxyError" in kinds:
         return _lacks(f"The proxy on the way to {host} does not pass it on.", "Correct HTTPS_PROXY or NO_PROXY.")
     unknown = next((cause for cause in causes if isinstance(cause, socket.gaierror)), None)
     if unknown is not None:
         lacks = _lacks(f"The name {host} is not known here.", "Correct the name, or this machine's network.")
         return Passing(lacks) if unknown.errno == socket.EAI_AGAIN else lacks
+    if kinds & {"InvalidURL", "InvalidHeader", "InvalidSchema", "LocationParseError"}:
+        return StepFailed(f"{host} answered with an address or token that cannot be used.", "Look at that registry.")
+    said = "broke off the connection"
     if "ConnectionRefusedError" in kinds:
         said = "refuses connections"
     elif kinds & {"Timeout", "TimeoutError"}:
         said = "does not answer in time"
-    elif kinds & {"InvalidURL", "InvalidHeader", "InvalidSchema", "LocationParseError"}:
-        return StepFailed(f"{host} answered with an address or token that cannot be used.", "Look at that registry.")
-    else:
-        said = "broke off the connection"
     return Passing(_lacks(f"{host} {said}.", "See that it runs and can be reached, then run the same command again."))
+
+
+def _no_tls(error: ssl.SSLError, host: str) -> MachineLacks:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _lacks(
+            f"The certificate of {host} is not trusted: {error.verify_message}.",
+            "Add its authority to the system's, or name a file with it in REQUESTS_CA_BUNDLE.",
+        )
+    if error.reason in _PLAIN:
+        return _lacks(
+            f"{host} does not answer with TLS.", "If it speaks plain HTTP, list it in WORKBENCH_INSECURE_REGISTRIES."
+        )
+    return _lacks(f"There is no TLS connection to {host}: {error.reason}.", "Look at that registry's TLS.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -24,6 +24,7 @@ import tenacity
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+import workbench
 from workbench.errors import MachineLacks, StepFailed
 from workbench.registry.auth import Authorization
 from workbench.registry.errors import Answer, Passing, refused, unreachable
@@ -119,15 +120,26 @@ class _SystemTrust(HTTPAdapter):
 
 
 class Session:
-    """Connections to the registry at ``host``. Threads share it. ``plain`` overrides whether TLS is used."""
+    """Connections to the registry that users call ``host``. Threads share it.
 
-    def __init__(self, host: str, patience: Patience | None = None, *, plain: bool | None = None) -> None:
+    ``endpoint`` is the host that answers for it, where that is another; ``plain`` overrides whether TLS is used.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        patience: Patience | None = None,
+        *,
+        endpoint: str | None = None,
+        plain: bool | None = None,
+    ) -> None:
         self.host = host
         self.patience = patience or Patience()
         self.plain = is_plain(host) if plain is None else plain
-        self.base = f"{'http' if self.plain else 'https'}://{host}"
+        self.base = f"{'http' if self.plain else 'https'}://{endpoint or host}"
         self.authorization = Authorization(host, self._fetch, self.patience.clock)
         self._requests = requests.Session()
+        self._requests.headers["User-Agent"] = f"workbench/{workbench.__version__}"
         self._requests.mount("http://", HTTPAdapter(pool_maxsize=8))
         self._tls = threading.Lock()
         self._tls_ready = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import MachineLacks, StepFailed
 from workbench.registry.folder import Folder
 from workbench.registry.layout import digest_of
-from workbench.registry.open import open_destination
 from workbench.registry.target import Target
+from workbench.registry.where import open_destination
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ def _image(inputs: Mapping[str, Path], digest_of_file: Callable[[Path], str]) ->
 
 def _each(work: Callable[[_Part], Any], parts: Sequence[_Part]) -> Sequence[Any]:
     """What ``work`` gives for every part, several at once, the biggest first. After an error no further one begins."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(work, part) for part in sorted(parts, key=lambda part: -part.size)]
         try:

@@ -55,7 +55,7 @@ class Remote:
         self._reference = reference
         self._repository = reference.repository
         self._piece = piece
-        self._session = session or Session(reference.endpoint, patience)
+        self._session = session or Session(reference.host, patience, endpoint=reference.endpoint)
 
     @property
     def name(self) -> str:
@@ -251,6 +251,8 @@ class _Download:
 
     def go_on(self) -> None:
         """Reads what is missing. Raises Passing where the connection breaks, StepFailed for other bytes than asked."""
+        if self._done and self._whole():
+            return
         with self._remote.download(self._digest, self._done) as response:
             if self._done and not response.headers.get("Content-Range", "").startswith(f"bytes {self._done}-"):
                 self._begin()
@@ -259,8 +261,11 @@ class _Download:
                 raise self._too_large()
             while piece := response.raw.read(_READ):
                 self._take(piece, total)
-        if f"sha256:{self._hash.hexdigest()}" != self._digest:
+        if not self._whole():
             raise damaged(self._digest, self._remote.name)
+
+    def _whole(self) -> bool:
+        return f"sha256:{self._hash.hexdigest()}" == self._digest
 
     def _take(self, piece: bytes, total: int) -> None:
         self._hash.update(piece)
