@@ -317,7 +317,7 @@ def pull_recipe(
 ) -> None:
     """Get recipe and lock back from an image."""
     from workbench.provenance.pull_recipe import pull, write
-    from workbench.registry.open import open_target
+    from workbench.registry.where import open_target
 
     pulled = pull(*open_target(ref))
     if pulled.others:
@@ -340,7 +340,7 @@ def verify(
     from screens.tables import print_table
     from workbench.provenance.verify import failure
     from workbench.provenance.verify import verify as check
-    from workbench.registry.open import open_target
+    from workbench.registry.where import open_target
 
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         checks = check(*open_target(ref), key=key, deep=Path(folder) if deep else None)
@@ -356,7 +356,7 @@ def sign(
 ) -> None:
     """Sign an image and what is attached to it, as cosign does."""
     from workbench.provenance.sign import sign_all
-    from workbench.registry.open import open_target
+    from workbench.registry.where import open_target
 
     for digest, signed in sign_all(*open_target(ref), key, _key_password):
         typer.echo(f"{digest} {'signed' if signed else 'was signed'}")

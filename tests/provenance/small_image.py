@@ -15,9 +15,9 @@ from workbench.document import parse
 from workbench.image.layers import canonical
 from workbench.image.oci import CONFIG, MANIFEST
 from workbench.lock import Artifacts, ImageFacts, Lock, Resolved, recipe_digests
-from workbench.registry.open import open_target
 from workbench.registry.push import push
 from workbench.registry.target import Target
+from workbench.registry.where import open_target
 from workbench.schema import Recipe
 
 SIGNATURE = {

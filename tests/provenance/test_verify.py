@@ -113,6 +113,7 @@ wheel, image = at("wheels", "pins", "wheels", 0), at("image")
     ("change", "told"),
     [
         (lambda lock: at("made")(lock).update({"int8/quantize": OTHER}), ["lock: model"]),
+        (lambda lock: lock["artifacts"].update(choice="int4"), ["lock: model"]),
         (lambda lock: wheel(lock).update(version="2.1"), ["SBOM: packages", "provenance: sources"]),
         (lambda lock: wheel(lock).update(sha256="9" * 64), ["SBOM: packages", "provenance: sources"]),
         (lambda lock: image(lock)["layers"].update(model=OTHER), ["lock: layers"]),

@@ -13,9 +13,9 @@ from workbench.lock import Lock, load
 from workbench.provenance import image, referrers, signature
 from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, Attached, File, digest_of
 from workbench.provenance.statement import statement
-from workbench.registry.open import open_destination
 from workbench.registry.reference import OCI
 from workbench.registry.target import Target
+from workbench.registry.where import open_destination
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ made them is what a signature says.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,15 +102,6 @@ def _short(value: object) -> str:
     return text[:19] if text.startswith("sha256:") else text
 
 
-def _tried(name: str, checks: list[Check], read: Callable[[], bytes]) -> bytes | None:
-    """What ``read`` gives; None, and a row, where it is damaged."""
-    try:
-        return read()
-    except (StepFailed, UsageError) as error:
-        checks.append(Check(name, "differs", error.message))
-        return None
-
-
 # --- the image
 
 
@@ -119,10 +110,11 @@ def _config(target: Target, found: Image, checks: list[Check]) -> dict[str, Any]
     if not target.has_blob(digest):
         checks.append(Check("config", "missing", digest))
         return {}
-    data = _tried("config", checks, lambda: target.read_blob(digest, referrers.MAX_MANIFEST))
-    if data is None:
+    try:
+        config = _json(target.read_blob(digest, referrers.MAX_MANIFEST))
+    except StepFailed as error:
+        checks.append(Check("config", "differs", error.message))
         return {}
-    config = _json(data)
     checks.append(Check("config", "ok", digest) if config else Check("config", "differs", f"{digest} is no config"))
     return config
 
@@ -230,7 +222,7 @@ def _recipe_of_lock(subject: Subject, lock: Lock, recipe: Recipe) -> Iterator[Ch
     else:
         yield Check("recipe", "ok", f"{len(ours)} sections as the lock says")
     chosen = models(recipe).get(lock.artifacts.choice)
-    expected = lock.artifacts.made.get(chosen.step) if chosen else None
+    expected = lock.artifacts.made.get(chosen.step) if chosen else f"a variant {lock.artifacts.choice}"
     yield _same("lock: model", expected, image.labels(subject.config).get(image.MODEL))
 
 
@@ -253,17 +245,17 @@ def _provenance(subject: Subject, lock: Lock | None) -> Iterator[Check]:
     data = subject.files.get(PROVENANCE)
     if data is None:
         return
-    said = _Statement(_json(data))
-    yield _same("provenance: image", subject.image.digest, said.at("subject", 0, "digest", "sha256"))
+    said = _json(data)
+    yield _same("provenance: image", subject.image.digest, f"sha256:{_at(said, 'subject', 0, 'digest', 'sha256')}")
     for part, kind, way in (
         ("recipe", RECIPE, ("predicate", "buildDefinition", "externalParameters", "recipe", "digest", "sha256")),
         ("lock", LOCK, ("predicate", "runDetails", "byproducts", 0, "digest", "sha256")),
         ("SBOM", SBOM, ("predicate", "runDetails", "byproducts", 1, "digest", "sha256")),
     ):
         if kind in subject.files:
-            yield _same(f"provenance: {part}", digest_of(subject.files[kind]), said.at(*way))
+            yield _same(f"provenance: {part}", digest_of(subject.files[kind]), f"sha256:{_at(said, *way)}")
     if lock is not None:
-        named = said.value("predicate", "buildDefinition", "resolvedDependencies")
+        named = _at(said, "predicate", "buildDefinition", "resolvedDependencies")
         ours = list(statement.dependencies(lock.artifacts))
         theirs = [one for one in named if isinstance(one, dict)] if isinstance(named, list) else []
         kept = [one for one in theirs if one.get("name") != statement.PROJECT]
@@ -272,25 +264,14 @@ def _provenance(subject: Subject, lock: Lock | None) -> Iterator[Check]:
         yield Check("provenance: sources", "differs" if wrong else "ok", detail)
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """A statement from whoever wrote it."""
-
-    data: Mapping[str, Any]
-
-    def value(self, *way: str | int) -> Any:
-        """What stands there, or None."""
-        node: Any = self.data
-        for part in way:
-            try:
-                node = node[part]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return node
-
-    def at(self, *way: str | int) -> str:
-        """The digest that stands there."""
-        return f"sha256:{self.value(*way)}"
+def _at(data: object, *way: str | int) -> Any:
+    """What stands there in a document from whoever wrote it, or None."""
+    for part in way:
+        try:
+            data = data[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
 
 
 # --- who made it
