@@ -14,6 +14,7 @@ from small_image import digest_of
 from workbench.errors import StepFailed, UsageError
 from workbench.provenance import signature
 from workbench.provenance.sign import sign_all
+from workbench.registry.where import open_target
 
 
 def signed(kept: Kept, private: Path) -> None:
@@ -87,6 +88,12 @@ def test_something_else_under_the_tag_is_refused(kept: Kept, key_pair: KeyPairs,
     kept.target.add_manifest(json.dumps(manifest).encode(), str(manifest["mediaType"]), signature.tag_of(kept.digest))
     with pytest.raises(StepFailed, match="holds no signatures"):
         signed(kept, private)
+
+
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+def test_the_signatures_of_a_layouts_only_image_are_no_second_image(kept: Kept, key_pair: KeyPairs) -> None:
+    signed(kept, key_pair()[0])
+    assert open_target(kept.to.removesuffix(":digits"))[1] == "digits"
 
 
 # --- keys
