@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -130,8 +131,12 @@ def wait_for_registry(service: Service) -> None:
     """Returns when the registry answers. Raises OSError with its log where it does not."""
 
     def answers() -> bool:
-        with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
-            return bool(response.status == 200)
+        try:
+            with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == 401  # it wants an account: it is up
 
     _wait(service, answers)
 
