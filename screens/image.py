@@ -109,3 +109,31 @@ def more(each: Mapping[str, Any]) -> str:
     if found is None:
         return ABSENT
     return f"{'-' if found < 0 else '+'}{words.size(abs(found))}"
+
+
+def print_scan(found: Mapping[str, Any], *, json: bool) -> None:
+    """Prints what :func:`workbench.image.vulnerabilities.scan` gives: tables, or whole as JSON."""
+    if json:
+        say(dumps(found, indent=2, ensure_ascii=False), sys.stdout)
+    else:
+        show(scan_blocks(found), sys.stdout)
+
+
+def scan_blocks(found: Mapping[str, Any]) -> Iterator[Block]:
+    """What is known of the packages, and for each source whether it was asked: an empty table alone says nothing."""
+    columns = ("package", "version", "id", "severity", "fixed in")
+    rows = tuple(
+        row(*(each[key] or ABSENT for key in ("package", "version", "id", "severity", "fixed_in")))
+        for each in items(found, "found")
+    )
+    if rows:
+        yield Block("Known vulnerabilities", columns, rows)
+    asked = tuple(
+        row(
+            each["source"],
+            quantity(each["packages"], "package"),
+            f"{each['found']} found" if each["scanned"] else cell(f"not scanned: {each['why']}", "warn"),
+        )
+        for each in items(found, "sources")
+    )
+    yield Block("Asked of OSV", (), asked)

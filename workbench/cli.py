@@ -317,6 +317,18 @@ def image(
 
 
 @app.command()
+def scan(recipe: RecipePath, json: Json = False) -> None:
+    """Known vulnerabilities of the packages in the locked image."""
+    from screens.image import print_scan
+    from workbench.image.vulnerabilities import check_scanned
+    from workbench.image.vulnerabilities import scan as scan_image
+
+    found = scan_image(recipe)
+    print_scan(found, json=json)
+    check_scanned(found)
+
+
+@app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
