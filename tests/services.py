@@ -17,15 +17,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 READY_WITHIN_S = 60.0
-
-_GUARDIANS: list[subprocess.Popen[bytes]] = []
-"""Those started by this process: a Popen that is let go while its process runs complains."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,9 @@ def shared(folder: Path, name: str, controller: int, start: Callable[[Path], tup
                 start_new_session=True,
             )
             assert guardian.stdout is not None
-            guardian.stdout.readline()  # from here on it clears up, whatever happens
-            _GUARDIANS.append(guardian)
+            with guardian.stdout:
+                guardian.stdout.readline()  # from here on it clears up, whatever happens
+            guardian.returncode = 0  # it outlives this process on purpose: nobody waits for it
             record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian.pid}))
     known = json.loads(record.read_text())
     return Service(known["address"], Path(known["folder"]), known["guardian"])
@@ -124,8 +123,12 @@ def wait_for_registry(service: Service) -> None:
     """Returns when the registry answers. Raises OSError with its log where it does not."""
 
     def answers() -> bool:
-        with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
-            return bool(response.status == 200)
+        try:
+            with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == 401  # it wants an account: it is up
 
     _wait(service, answers)
 
