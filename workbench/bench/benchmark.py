@@ -305,14 +305,10 @@ def _starts(inputs: Mapping[str, Path], bench: Bench, against: Sequence[str]) ->
                 (folder / bench.name / "1" / "model.onnx").symlink_to(bench.variant.resolve())
                 starts[series] = functools.partial(targets.local_server, folder, bench.threads)
             else:
-                from workbench.image.layers import layer_files
-                from workbench.image.sandbox import unpacked_for_now
+                from workbench.image.runtime import prepared
 
-                config, blobs = inputs["config"], layer_files(inputs)
-                root = stack.enter_context(unpacked_for_now(config, blobs, bench.emit.scratch))
-                starts[series] = functools.partial(
-                    targets.image, root, config, bench.threads, bench.params.get("limits", {})
-                )
+                start = stack.enter_context(prepared(inputs, bench.params, bench.emit.scratch))
+                starts[series] = functools.partial(targets.image, start)
         yield starts
 
 
