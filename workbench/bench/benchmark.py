@@ -285,7 +285,7 @@ def _client_cost(bench: Bench, series: str, target: Mapping[str, Any], load: Loa
         result = bench.drive({"kind": "null"}, short, f"{series}-null")
     else:
         with targets.null_server() as null:
-            result = bench.drive({**target, "port": null.port}, short, f"{series}-null")
+            result = bench.drive({**target, "host": null.host, "port": null.port}, short, f"{series}-null")
     if result["failed"]:
         raise StepFailed(f"The null responder failed: {result['first_failure']}", "See the step's log.")
     return {"p50": int(result["percentiles"]["0.5"])}
