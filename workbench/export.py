@@ -54,7 +54,7 @@ def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, s
 
 
 def _ready(inputs: object, results: dict[str, Result]) -> bool:
-    from workbench.plan import Ref
+    from workbench.plan import Ref, Refs
 
     assert isinstance(inputs, dict)
-    return all(source.step in results for source in inputs.values() if isinstance(source, Ref))
+    return all(source.step in results for source in inputs.values() if isinstance(source, Ref | Refs))
