@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import select
@@ -17,15 +18,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 READY_WITHIN_S = 60.0
-
-_GUARDIANS: list[subprocess.Popen[bytes]] = []
-"""Those started by this process: a Popen that is let go while its process runs complains."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,28 @@ def shared(folder: Path, name: str, controller: int, start: Callable[[Path], tup
             own = Path(f"/tmp/workbench-test-{name}-{controller}")
             own.mkdir(mode=0o700)
             address, command = start(own)
-            guardian = subprocess.Popen(
-                [sys.executable, __file__, str(controller), str(own), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            assert guardian.stdout is not None
-            guardian.stdout.readline()  # from here on it clears up, whatever happens
-            _GUARDIANS.append(guardian)
-            record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian.pid}))
+            guardian = _spawn([sys.executable, __file__, str(controller), str(own), *command])
+            record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian}))
     known = json.loads(record.read_text())
     return Service(known["address"], Path(known["folder"]), known["guardian"])
+
+
+def _spawn(command: list[str]) -> int:
+    """Starts a guardian in a session of its own; its process id. When this returns it clears up, whatever happens.
+
+    It outlives this process, so there is no Popen to wait for it.
+    """
+    reader, writer = os.pipe()
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, writer, 1),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        said.readline()
+    return pid
 
 
 def stop_all(folder: Path) -> None:
@@ -84,10 +92,21 @@ def stop_all(folder: Path) -> None:
 
 
 def engine_command(folder: Path) -> tuple[str, list[str]]:
-    """A Docker engine on paths of its own below ``folder``."""
+    """A Docker engine on paths of its own below ``folder``, with a network of its own.
+
+    Engines that share a bridge give the same address to several containers, and each clears the rules of the others.
+    So each has a bridge, and makes no rules: ports are published on loopback by its proxy.
+    """
     sock = f"unix://{folder}/docker.sock"
     roots = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
-    return sock, ["dockerd", *roots, "-H", sock]
+    number = int.from_bytes(hashlib.sha256(str(folder).encode()).digest()[:2])
+    bridge = f"wbtest{number}"
+    (folder / "bridge").write_text(bridge)
+    address = f"10.{200 + number // 256 % 50}.{number % 256}.1/24"
+    for words in (["add", bridge, "type", "bridge"], ["set", bridge, "up"]):
+        subprocess.run(["ip", "link", *words], check=True)
+    subprocess.run(["ip", "address", "add", address, "dev", bridge], check=True)
+    return sock, ["dockerd", *roots, "-H", sock, "--bridge", bridge, "--iptables=false"]
 
 
 def wait_for_engine(service: Service) -> None:
@@ -124,8 +143,12 @@ def wait_for_registry(service: Service) -> None:
     """Returns when the registry answers. Raises OSError with its log where it does not."""
 
     def answers() -> bool:
-        with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
-            return bool(response.status == 200)
+        try:
+            with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == 401  # it wants an account: it is up
 
     _wait(service, answers)
 
@@ -175,6 +198,8 @@ def _guard(controller: int, folder: Path, command: list[str]) -> None:
         if not select.select([own], [], [], 30)[0]:
             os.killpg(service.pid, signal.SIGKILL)
         service.wait()
+    if (folder / "bridge").exists():
+        subprocess.run(["ip", "link", "delete", (folder / "bridge").read_text()], check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

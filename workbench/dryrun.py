@@ -9,7 +9,7 @@ from typing import Any
 from workbench import runs
 from workbench.decide import DECISIONS
 from workbench.lookup import Lookup
-from workbench.plan import Ref, Step
+from workbench.plan import Ref, Refs, Step
 from workbench.steps import KINDS
 from workbench.store import Result
 
@@ -37,7 +37,7 @@ def foresee(steps: list[Step], lookup: Lookup, project: Path, recipe: str) -> li
 
 
 def _needs(step: Step) -> list[str]:
-    named = [source.step for source in step.inputs.values() if isinstance(source, Ref)]
+    named = [source.step for source in step.inputs.values() if isinstance(source, Ref | Refs)]
     return list(dict.fromkeys([*named, *step.after]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench import lock, recipe
 from workbench.errors import UsageError
 from workbench.lookup import Lookup
-from workbench.plan import Input, Ref, models, plan
+from workbench.plan import Input, Ref, Refs, models, plan
 from workbench.run import machine_facts, pins_for
 from workbench.steps import KINDS
 from workbench.store import Result, Store, unwritable
@@ -62,4 +62,4 @@ def results_of(
 
 
 def _ready(inputs: Mapping[str, Input], results: Mapping[str, Result]) -> bool:
-    return all(source.step in results for source in inputs.values() if isinstance(source, Ref))
+    return all(source.step in results for source in inputs.values() if isinstance(source, Ref | Refs))

@@ -40,13 +40,21 @@ class Resolved(LockPart):
 
 
 class ImageFacts(LockPart):
-    """The image: its config's digest covers all content; the manifest's also the way it is packed."""
+    """The image: its config's digest covers all content; the manifest's also the way it is packed.
 
+    An engine's builds differ in times, so of those ``tree`` says what is in it: every path with mode, owner and bytes.
+    ``pushed`` is the image by digest where it was pushed to.
+    """
+
+    builder: Literal["oci", "docker"] = "oci"
+    tree: Digest | None = None
     config: Digest
     manifest: Digest
     compressor: str
     created: int
     layers: dict[str, Digest]
+    sbom: Digest | None = None
+    pushed: str | None = None
 
 
 class Artifacts(LockPart):
@@ -174,11 +182,15 @@ def flat(artifacts: Artifacts) -> dict[str, str]:
     found["instruction set"] = artifacts.instruction_set
     found |= dict(artifacts.made)
     found["choice"] = artifacts.choice
-    if artifacts.image is not None:
-        found |= {f"layer {name}": digest for name, digest in artifacts.image.layers.items()}
-        found["image config"] = artifacts.image.config
-        found["image manifest"] = artifacts.image.manifest
-    return found
+    return found | (_flat_image(artifacts.image) if artifacts.image else {})
+
+
+def _flat_image(image: ImageFacts) -> dict[str, str]:
+    """The layers an engine builds carry times, so of its images the tree comes first, and what follows is packing."""
+    tree = {"image tree": image.tree} if image.tree else {}
+    layers = {f"layer {name}": digest for name, digest in image.layers.items()}
+    found = {**tree, **layers, "image config": image.config, "image manifest": image.manifest}
+    return found | ({"sbom": image.sbom} if image.sbom else {}) | ({"pushed": image.pushed} if image.pushed else {})
 
 
 def differences(locked: Artifacts, found: Artifacts) -> list[Difference]:

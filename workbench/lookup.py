@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UsageError
-from workbench.plan import Pinned, Ref, SourceFile, Step, ingredients, key_of
+from workbench.plan import Input, Pinned, Ref, Refs, SourceFile, Step, ingredients, key_of
 from workbench.steps import KINDS
 from workbench.store import Result, Store, canonical, digest_of_bytes
 
 Source = Ref | SourceFile | Pinned
+
+
+def expanded(inputs: Mapping[str, Input], results: Mapping[str, Result]) -> dict[str, Source]:
+    """The inputs of a step one by one: what takes every file of a kind is replaced by those files."""
+    found: dict[str, Source] = {}
+    for name, source in inputs.items():
+        if isinstance(source, Refs):
+            files = (file for file in results[source.step].files if file.startswith(source.prefix))
+            found |= {file: Ref(source.step, file) for file in sorted(files)}
+        else:
+            found[name] = source
+    return found
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Lookup:
 
     def ingredients(self, step: Step, results: Mapping[str, Result]) -> dict[str, str]:
         """What decides the result of ``step``, by name."""
-        digests = {name: self.digest(source, results) for name, source in step.inputs.items()}
+        digests = {name: self.digest(source, results) for name, source in expanded(step.inputs, results).items()}
         return ingredients(step, digests, self.isa, canonical(self.machine["class"]).decode())
 
     def digest(self, source: Source, results: Mapping[str, Result]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.lock import Artifacts, Figure, HostFigures, ImageFacts, Lock, Resolved, pins_of, recipe_digests
-from workbench.plan import CREATED, LAYERS, Pinned, Step, base_request, source_digest, toolchain, wheels_request
+from workbench.plan import CREATED, Pinned, Step, base_request, source_digest, toolchain, wheels_request
 from workbench.schema import Recipe
 from workbench.steps import KINDS
 from workbench.store import Result, Store
@@ -86,12 +86,17 @@ def _resolved(request: dict[str, Any], layer: Done, store: Store) -> Resolved:
 def _image(done: Mapping[str, Done]) -> ImageFacts:
     values = done["image"].result.values
     layers = {layer["name"]: layer["diff_id"] for layer in values["layers"]}
+    pushed = done["push"].result.values.get("by_digest") if "push" in done else None
     return ImageFacts(
+        builder=values.get("builder", "oci"),
+        tree=values.get("tree"),
         config=values["config"],
         manifest=values["manifest"],
         compressor=values["layers"][0]["compressor"],
         created=CREATED,
-        layers={name: layers[name] for name in LAYERS},
+        layers=layers,
+        sbom=done["sbom"].result.digest("sbom") if "sbom" in done else None,
+        pushed=pushed,
     )
 
 

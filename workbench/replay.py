@@ -10,8 +10,9 @@ from workbench.errors import PRECEDENCE, ArtifactDiffers, FigureWorse, Workbench
 if TYPE_CHECKING:
     from workbench.run import Run
 
-_NO_ARTIFACT = ("tool ", "model.source", "data.", "server source", "seed", "instruction set", "recipe ", "choice")
-"""Differences that explain others; alone they are no failure."""
+_CAUSES = ("tool ", "model.source", "data.", "server source", "seed", "instruction set", "recipe ", "choice")
+_NO_ARTIFACT = (*_CAUSES, "pushed")
+"""Differences that explain others, or say where the image went; alone they are no failure."""
 
 
 def conclude(run: Run) -> list[WorkbenchError]:
@@ -24,11 +25,12 @@ def conclude(run: Run) -> list[WorkbenchError]:
     steps = [item.step for item in run.done.values()]
     found = outcome.lock_of(run.file.recipe, steps, run.done, run.store, run.machine, run.isa)
     causes = _recipe_changes(run.lock, found) + lock.differences(run.lock.artifacts, found.artifacts)
-    broken = [item for item in causes if not item.name.startswith(_NO_ARTIFACT) and item.name != "image manifest"]
+    packing = _packing(run.lock.artifacts.image)
+    broken = [item for item in causes if not item.name.startswith(_NO_ARTIFACT) and not item.name.startswith(packing)]
     cause = str(_first_cause(causes)) if broken else ""
     worse, remarks = _figures(run, found)
-    if causes and not broken and causes[-1].name == "image manifest":
-        remarks.append("The image has the same content, packed differently (another compressor).")
+    if causes and not broken and any(item.name == "image manifest" for item in causes):
+        remarks.append("The image has the same content, packed differently (another compressor, or another day).")
     today = run.done["choose"].result.values.get("today")
     if today != run.lock.artifacts.choice:
         remarks.append(
@@ -38,7 +40,7 @@ def conclude(run: Run) -> list[WorkbenchError]:
     same = [
         name
         for name, value in lock.flat(run.lock.artifacts).items()
-        if flat.get(name) == value and not name.startswith(_NO_ARTIFACT) and name != "image manifest"
+        if flat.get(name) == value and not name.startswith(_NO_ARTIFACT) and not name.startswith(packing)
     ]
     run.log.write(
         events.Verdict(
@@ -54,6 +56,11 @@ def conclude(run: Run) -> list[WorkbenchError]:
         )
     )
     return _errors(run, broken, cause, worse)
+
+
+def _packing(image: lock.ImageFacts | None) -> tuple[str, ...]:
+    """What differs between two images of the same content: of an engine's, all that carries the time of its making."""
+    return ("image manifest", "image config", "layer ") if image and image.tree else ("image manifest",)
 
 
 def _recipe_changes(locked: lock.Lock, found: lock.Lock) -> list[lock.Difference]:

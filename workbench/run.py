@@ -21,7 +21,7 @@ from workbench.errors import Cancelled, MachineLacks, StepFailed, UsageError, Wo
 from workbench.executor import Stop, execute
 from workbench.lock import Lock, recipe_digests
 from workbench.lock import load as load_lock
-from workbench.lookup import Lookup
+from workbench.lookup import Lookup, expanded
 from workbench.outcome import Done
 from workbench.plan import (
     Pins,
@@ -107,6 +107,7 @@ class Run:
         )
         self.done: dict[str, Done] = {}
         self.samples = SampleLog(folder / "samples.jsonl")
+        self.deferred: list[Step] = []
         self.broken_gates: list[WorkbenchError] = []
 
     def _store_folder(self) -> Path:
@@ -122,9 +123,19 @@ class Run:
         self.store.sweep()
         pins = pins_for(self.file, self.lock, self.request.update)
         steps = planned(self.file, pins, self.request.until)
+        if self.request.mode == "replay":  # a replay proves; what it makes stays here
+            steps = [step for step in steps if KINDS[step.kind].nature != "effect"]
         if self.lock is not None and "tools" not in self.request.update:
             check_toolchain(self.lock, steps, self.file.lock_path)
         self.log.write(events.Planned(steps=[(step.id, step.kind) for step in steps]))
+        self.deferred = [step for step in steps if KINDS[step.kind].reads_lock]
+        self._go_through([step for step in steps if step not in self.deferred])
+
+    def finish(self) -> None:
+        """Carries out what had to wait for the lock."""
+        self._go_through(self.deferred)
+
+    def _go_through(self, steps: list[Step]) -> None:
         try:
             for step in steps:
                 self.stop.check()
@@ -180,7 +191,8 @@ class Run:
         sources = [self.project / source.path for source in step.inputs.values() if isinstance(source, SourceFile)]
         before = [_identity(path) for path in sources]
         log = self.folder / "logs" / f"{step.id.replace('/', '-')}.txt"
-        paths = {name: self.lookup.path(source, self.results) for name, source in step.inputs.items()}
+        inputs = expanded(step.inputs, self.results)
+        paths = {name: self.lookup.path(source, self.results) for name, source in inputs.items()}
         with self.store.scratch(step.id.replace("/", "-")) as scratch, self.samples.of(step.id):
             files, values = execute(step, paths, scratch, self.project, log, self.stop, lambda m: self._hear(step, m))
             if [_identity(path) for path in sources] != before:
@@ -246,7 +258,9 @@ def _conclude(run: Run) -> events.RunFinished:
     if run.request.mode != "replay":
         from workbench.record import record
 
-        return events.RunFinished(status="done", exit_code=record(run))
+        if record(run):
+            run.finish()
+        return events.RunFinished(status="done", exit_code=0)
     from workbench.replay import conclude
 
     errors = conclude(run)

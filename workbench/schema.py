@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from workbench.document import nearest
 from workbench.units import Duration, Size, parse_rate
@@ -30,6 +30,20 @@ def _metric(value: object) -> object:
 
 def _rate(value: object) -> object:
     return value if value == "max" else parse_rate(value)
+
+
+def _gpus(value: object) -> object:
+    known = value is None or value == "all" or isinstance(value, int) and 1 <= value <= 64
+    listed = isinstance(value, list) and value and all(re.fullmatch(r"(GPU|MIG)-[\w/-]{1,80}", str(x)) for x in value)
+    if known or listed:
+        return value
+    raise ValueError("must be all, a number of GPUs, or a list of UUIDs (GPU-..., MIG-...)")
+
+
+def _base_image(value: object) -> object:
+    if value is None or isinstance(value, str) and re.fullmatch(r"[a-z0-9][\w.:/@-]{0,254}", value):
+        return value
+    raise ValueError("must name an image, such as python:3.11-slim or registry.example.com/team/base:1")
 
 
 class Preprocess(Part):
@@ -102,26 +116,39 @@ class Choose(Part):
     minimize: Literal["p50", "p99", "size", "metric_drop"] = "p50"
 
 
-class DebianBase(Part):
-    """A base assembled from Debian packages."""
+class Base(Part):
+    """What the image stands on: assembled from Debian packages, or an image of a registry. Exactly one of them."""
 
-    debian: Literal["bookworm"]
+    debian: Literal["bookworm"] | None = Field(None, description="assembled from packages of this Debian release")
+    image: Annotated[str, BeforeValidator(_base_image)] | None = Field(
+        None, description="a registry's image, such as python:3.11-slim; the lock pins it by digest"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.debian is None) == (self.image is None):
+            raise ValueError("must have either debian: or image:")
+        return self
 
 
 class Limits(Part):
-    """What the container may use."""
+    """What the container may use. ``gpus`` are asked of the engine: all, a number, or UUIDs of GPUs or MIG parts."""
 
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     memory: Size | None = None
+    pids: Annotated[int, Field(ge=16, le=65536)] = 512
+    gpus: Annotated[Literal["all"] | int | list[str] | None, BeforeValidator(_gpus)] = None
 
 
 class Image(Part):
     """The container image."""
 
-    builder: Literal["oci"] = "oci"
-    base: DebianBase = DebianBase(debian="bookworm")
+    builder: Literal["oci", "docker"] = Field(
+        "oci", description="oci writes the image itself; docker has the engine build it with BuildKit"
+    )
+    base: Base = Base(debian="bookworm")
     python: Literal["3.11"] = "3.11"
-    device: Literal["cpu"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     limits: Limits = Limits()
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 
@@ -140,7 +167,9 @@ class Benchmark(Part):
 class Push(Part):
     """Where the image goes."""
 
-    to: str = Field(description="oci:FOLDER[:TAG], an OCI layout folder relative to the project")
+    to: str = Field(
+        description="HOST/NAME[:TAG] in a registry, or oci:FOLDER[:TAG], an OCI layout folder relative to the project"
+    )
 
 
 class Tolerance(Part):

@@ -49,7 +49,8 @@ class StepKind:
     cheap function ``(inputs, params, project, digest_of) -> values or None`` that runs in the run process).
     ``packages`` are the workbench packages and asset folders whose content decides the result, ``tools`` the installed
     distributions; ``isa`` says that the instruction set decides it too. ``decision`` steps are cheap, decide on the
-    values of other steps and run in the run process (:mod:`workbench.decide`).
+    values of other steps and run in the run process (:mod:`workbench.decide`). A step that ``reads_lock`` is carried
+    out when the run has written the lock.
     """
 
     function: str
@@ -58,12 +59,13 @@ class StepKind:
     nature: Literal["artifact", "figure", "effect", "decision"] = "artifact"
     isa: bool = False
     in_place: str = ""
+    reads_lock: bool = False
 
 
 _MODEL = ("onnx", "onnxruntime", "numpy")
 
 _IMAGE = ("workbench.image", "assets/image")
-_RUNNING = ("workbench.image", "workbench.bench", "workbench.server")
+_RUNNING = ("workbench.image", "workbench.engine", "workbench.bench", "workbench.server")
 
 KINDS: Mapping[str, StepKind] = {
     "model": StepKind("workbench.model.bring:bring", ("workbench.model",), ("onnx", "numpy")),
@@ -83,6 +85,11 @@ KINDS: Mapping[str, StepKind] = {
     "server-layer": StepKind("workbench.image.content:server_layer", ("workbench.image", "workbench.server")),
     "model-layer": StepKind("workbench.image.content:model_layer", ("workbench.image",)),
     "image": StepKind("workbench.image.oci:assemble", ("workbench.image",)),
+    "docker-build": StepKind("workbench.image.docker:build", (*_IMAGE, "workbench.engine", "workbench.server")),
+    "sbom": StepKind(
+        "workbench.provenance.sbom:make", ("workbench.provenance", "workbench.image"), ("cyclonedx-python-lib",)
+    ),
+    "secrets": StepKind("workbench.image.secrets:scan", ("workbench.image",)),
     "parity": StepKind("workbench.image.parity:check", _RUNNING, _MODEL, isa=True),
     "benchmark": StepKind("workbench.bench.benchmark:measure", _RUNNING, (*_MODEL, "mlcommons-loadgen"), "figure"),
     "gates": StepKind("workbench.decide:gates", ("workbench.evaluate",), nature="decision"),
@@ -91,5 +98,12 @@ KINDS: Mapping[str, StepKind] = {
         ("workbench.registry",),
         nature="effect",
         in_place="workbench.registry.push:in_place",
+    ),
+    "attach": StepKind(
+        "workbench.provenance.attach:attach",
+        ("workbench.provenance", "workbench.registry"),
+        nature="effect",
+        in_place="workbench.provenance.attach:in_place",
+        reads_lock=True,
     ),
 }

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from workbench import plan, recipe
-from workbench.plan import Pinned, Pins, Ref, Step
+from workbench.lookup import expanded
+from workbench.plan import Pinned, Pins, Ref, Refs, Step
+from workbench.store import Result
 
 WHOLE = """\
 image: {base: {debian: bookworm}}
@@ -26,7 +28,7 @@ def test_every_step_comes_after_what_it_reads(project: Path) -> None:
     steps = plan.plan(loaded(project, WHOLE), Pins())
     seen: set[str] = set()
     for step in steps:
-        assert {source.step for source in step.inputs.values() if isinstance(source, Ref)} <= seen
+        assert {source.step for source in step.inputs.values() if isinstance(source, Ref | Refs)} <= seen
         assert set(step.after) <= seen
         seen.add(step.id)
     assert {"model", "int8/quantize", "choose", "base", "image", "parity", "benchmark/alone", "push"} <= seen
@@ -90,3 +92,11 @@ def test_every_kind_of_step_names_a_function_and_packages_that_exist() -> None:
             assert plan.source_digest(package).startswith("sha256:")
         for tool in kind.tools:
             assert plan.version(tool) != "not installed", tool
+
+
+def test_a_step_may_take_every_file_of_a_kind_that_another_made() -> None:
+    made = {"layer-01": {"digest": "b"}, "config": {"digest": "c"}, "layer-00": {"digest": "a"}}
+    inputs = {"config": Ref("image", "config"), "all": Refs("image", "layer-")}
+    found = expanded(inputs, {"image": Result(made, {}, {})})
+    assert found == {name: Ref("image", name) for name in ("config", "layer-00", "layer-01")}
+    assert list(found)[1:] == ["layer-00", "layer-01"]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def layout(image: Image, tmp_path: Path) -> Path:
     """The image, pushed to a layout under the tag ``digits``."""
-    inputs = {name: image.files[name] for name in ("config", "manifest", *(f"{layer}_blob" for layer in LAYERS))}
+    inputs = {"config": image.files["config"], "manifest": image.files["manifest"], **image.layers}
     push(inputs, {"to": f"oci:{tmp_path}/layout:digits", "name": "digits"}, Emit(tmp_path))
     return tmp_path / "layout"
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from workbench.errors import MachineLacks, StepFailed, UsageError
+from workbench.registry.folder import Folder
 from workbench.registry.layout import Layout, digest_of
-from workbench.registry.push import destination, in_place, push
+from workbench.registry.push import in_place, push
+from workbench.registry.where import open_destination
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Emit:
 def image(folder: Path, model: bytes = b"model") -> dict[str, Path]:
     """The parts of a small image: config, manifest and blobs."""
     folder.mkdir(parents=True)
-    parts = {"config": b'{"architecture":"amd64"}', "base_blob": b"base" * 1000, "model_blob": model}
+    parts = {"config": b'{"architecture":"amd64"}', "layer-00": b"base" * 1000, "layer-01": model}
     paths = {name: folder / name for name in parts}
     for name, data in parts.items():
         paths[name].write_bytes(data)
@@ -42,7 +44,7 @@ def image(folder: Path, model: bytes = b"model") -> dict[str, Path]:
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("config", "application/vnd.oci.image.config.v1+json"),
-        "layers": [descriptor("base_blob", layer), descriptor("model_blob", layer)],
+        "layers": [descriptor("layer-00", layer), descriptor("layer-01", layer)],
     }
     paths["manifest"] = folder / "manifest"
     paths["manifest"].write_text(json.dumps(manifest))
@@ -68,9 +70,11 @@ def test_an_image_arrives_whole_and_under_its_tag(tmp_path: Path) -> None:
 def test_only_what_is_missing_is_sent(tmp_path: Path) -> None:
     to = f"oci:{tmp_path}/layout"
     pushed(image(tmp_path / "one"), to)
-    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": ""} == {
+    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": "", "by_digest": ""} == {
         "reference": "",
+        "by_digest": "",
         "digest": "",
+        "mounted": 0,
         "sent": 0,
         "skipped": 4,
         "bytes_sent": 0,
@@ -82,10 +86,10 @@ def test_a_blob_that_rotted_in_the_layout_is_sent_again(tmp_path: Path) -> None:
     parts = image(tmp_path / "image")
     to = f"oci:{tmp_path}/layout"
     pushed(parts, to)
-    blob = Layout(tmp_path / "layout").blob(digest_of(parts["base_blob"]))
+    blob = Layout(tmp_path / "layout").blob(digest_of(parts["layer-00"]))
     blob.write_bytes(b"rot")
     assert pushed(parts, to)["sent"] == 1
-    assert blob.read_bytes() == parts["base_blob"].read_bytes()
+    assert blob.read_bytes() == parts["layer-00"].read_bytes()
 
 
 def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) -> None:
@@ -93,13 +97,14 @@ def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) 
     params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
     assert in_place(parts, params, tmp_path, digest_of) is None
     values = pushed(parts, f"oci:{tmp_path}/layout:1.4")
-    expected = {**values, "reference": "oci:layout:1.4", "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
+    names = {"reference": "oci:layout:1.4", "by_digest": f"oci:layout@{values['digest']}"}
+    expected = {**values, **names, "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
     assert in_place(parts, params, tmp_path, digest_of) == expected
     assert in_place(parts, {**params, "to": "oci:layout:1.5"}, tmp_path, digest_of) is None
     assert in_place(image(tmp_path / "other", b"other"), params, tmp_path, digest_of) is None
 
 
-@pytest.mark.parametrize("part", ["config", "base_blob", "manifest"])
+@pytest.mark.parametrize("part", ["config", "layer-00", "manifest"])
 def test_an_image_that_lost_a_part_or_its_bytes_is_not_in_place(tmp_path: Path, part: str) -> None:
     parts = image(tmp_path / "image")
     params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
@@ -109,6 +114,23 @@ def test_an_image_that_lost_a_part_or_its_bytes_is_not_in_place(tmp_path: Path, 
     assert in_place(parts, params, tmp_path, digest_of) is None
     blob.unlink()
     assert in_place(parts, params, tmp_path, digest_of) is None
+
+
+def test_an_image_in_place_in_a_layout_needs_no_http_client(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
+    pushed(parts, f"oci:{tmp_path}/layout:1.4")
+    program = (
+        "import json, pathlib, sys\n"
+        "from workbench.registry.layout import digest_of\n"
+        "from workbench.registry.push import in_place\n"
+        "inputs = {name: pathlib.Path(path) for name, path in json.loads(sys.argv[1]).items()}\n"
+        "assert in_place(inputs, json.loads(sys.argv[2]), pathlib.Path(sys.argv[3]), digest_of)\n"
+        "print([name for name in ('requests', 'docker', 'ssl', 'tenacity') if name in sys.modules])\n"
+    )
+    words = [json.dumps({name: str(path) for name, path in parts.items()}), json.dumps(params), str(tmp_path)]
+    said = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
 
 
 def test_other_tags_and_what_others_wrote_stay(tmp_path: Path) -> None:
@@ -163,7 +185,7 @@ def test_what_a_killed_push_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_part_that_is_not_the_manifests_fails_before_anything_is_written(tmp_path: Path) -> None:
     parts = image(tmp_path / "image")
-    parts["model_blob"].write_bytes(b"another")
+    parts["layer-01"].write_bytes(b"another")
     with pytest.raises(StepFailed, match="none of the image's parts"):
         pushed(parts, f"oci:{tmp_path}/layout")
     assert not (tmp_path / "layout").exists()
@@ -201,14 +223,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_destination_is_a_folder_and_a_tag(to: str, tag: str | None, expected: tuple[str, str]) -> None:
-    folder, chosen = destination(to, "digits", tag)
-    assert (str(folder), chosen) == expected
+    target, chosen = open_destination(to, "digits", tag)
+    assert isinstance(target, Folder)
+    assert (str(target.layout.folder), chosen) == expected
 
 
-@pytest.mark.parametrize("to", ["registry.example/a:1", "docker://x", "oci:", "oci::tag", "oci:a:b c", "oci:a:-x"])
+@pytest.mark.parametrize("to", ["team/a:1", "docker://x", "oci:", "oci::tag", "oci:a:b c", "oci:a:-x", ""])
 def test_other_destinations_are_refused_with_what_is_allowed(to: str) -> None:
     with pytest.raises(UsageError):
-        destination(to, "digits")
+        open_destination(to, "digits")
 
 
 @pytest.mark.integration

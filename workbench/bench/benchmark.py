@@ -45,8 +45,6 @@ PROBE_BOUNDS = 10
 
 CLIENT_COST_S = 0.5
 
-LAYERS = ("base", "wheels", "server", "model")
-
 Start = Callable[[], AbstractContextManager[targets.Running | None]]
 
 
@@ -112,7 +110,7 @@ class Bench:
 def measure(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
     """Run one benchmark of a recipe.
 
-    Inputs: variant (onnx), evaluate; for the image config and base_blob, wheels_blob, server_blob, model_blob.
+    Inputs: variant (onnx), evaluate; for the image config and layer-… (blobs, lowest first).
     Params: name (of the model in the image), benchmark (its name in the recipe), scenario, duration_s, rate (queries/s
     or "max"), p99_s (the bound), threads, seed, limits (of the image: cpus, memory), against: of "process", "image"
     and "server" (the image's server as a plain process). Values: by target ``valid``, ``reasons``, ``queries``,
@@ -287,7 +285,7 @@ def _client_cost(bench: Bench, series: str, target: Mapping[str, Any], load: Loa
         result = bench.drive({"kind": "null"}, short, f"{series}-null")
     else:
         with targets.null_server() as null:
-            result = bench.drive({**target, "port": null.port}, short, f"{series}-null")
+            result = bench.drive({**target, "host": null.host, "port": null.port}, short, f"{series}-null")
     if result["failed"]:
         raise StepFailed(f"The null responder failed: {result['first_failure']}", "See the step's log.")
     return {"p50": int(result["percentiles"]["0.5"])}
@@ -307,13 +305,10 @@ def _starts(inputs: Mapping[str, Path], bench: Bench, against: Sequence[str]) ->
                 (folder / bench.name / "1" / "model.onnx").symlink_to(bench.variant.resolve())
                 starts[series] = functools.partial(targets.local_server, folder, bench.threads)
             else:
-                from workbench.image.sandbox import unpacked_for_now
+                from workbench.image.runtime import prepared
 
-                config, blobs = inputs["config"], [inputs[f"{layer}_blob"] for layer in LAYERS]
-                root = stack.enter_context(unpacked_for_now(config, blobs, bench.emit.scratch))
-                starts[series] = functools.partial(
-                    targets.image, root, config, bench.threads, bench.params.get("limits", {})
-                )
+                start = stack.enter_context(prepared(inputs, bench.params, bench.emit.scratch))
+                starts[series] = functools.partial(targets.image, start)
         yield starts
 
 

@@ -27,6 +27,11 @@ GZIP_LEVEL = 6
 TAR_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
+def layer_files(inputs: Mapping[str, Path]) -> list[Path]:
+    """The layers' blobs among the inputs of a step that reads an image, lowest first."""
+    return [inputs[name] for name in sorted(inputs) if name.startswith("layer-")]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One thing in a layer. ``path`` is relative to the image's root; ``open`` gives exactly ``size`` bytes of a
