@@ -67,9 +67,10 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     pins = wheels.read_pins(inputs["wheels_pins"])
     files = wheels.fetched(pins["wheels"], pins["python"], None, emit)
     content = Content(pins["wheels"], files, inputs["model"], inputs["signature"], params["name"], params["version"])
+    base = base_of(inputs, params["python"], pins["python"])
     cli = buildkit.find_cli()
     with _context_folder(content.name) as folder, connect() as client, _typed("building the image"):
-        base, known = _base(client, inputs, params, pins["python"], emit)
+        known = _present(client, base, inputs, emit)
         emit.progress(0, 1, "laying out the build context")
         dockerfile = dockerfile_of(base, params, f"sha256:{downloads.sha256_of(inputs['model'])}")
         laid_out = lay_out(folder, dockerfile, content)
@@ -121,28 +122,30 @@ def assembled(descriptor: Mapping[str, Any], *pythons: str) -> Base:
     return Base(tag_of("base", oci.digest_of(data)), oci.interpreter(has), descriptor["architecture"], data)
 
 
-def _base(
-    client: DockerClient, inputs: Mapping[str, Path], params: Mapping[str, Any], python: str, emit: Emit
-) -> tuple[Base, dict[str, Packed]]:
-    """The base, there to be built on, and its layers by ``diff_id`` as far as they are known."""
-    if "base_pins" in inputs:
-        return _fetched_base(client, registry_base.read_pins(inputs["base_pins"]), params["python"], emit), {}
-    descriptor = json.loads(inputs["base"].read_bytes())
-    base = assembled(descriptor, params["python"], python)
-    emit.progress(0, 1, f"importing the base as {base.reference}")
-    _import_base(client, base, inputs["base_blob"], emit.scratch)
-    return base, {descriptor["diff_id"]: packed.described(inputs["base_blob"], descriptor)}
-
-
-def _fetched_base(client: DockerClient, pins: Mapping[str, Any], python: str, emit: Emit) -> Base:
-    if pins["python"] != python:
+def base_of(inputs: Mapping[str, Path], *pythons: str) -> Base:
+    """The base of the step's ``inputs``: ``base_pins``, or the descriptor ``base``. Raises UsageError where one of the
+    ``pythons`` that are asked for is not the one it has."""
+    if "base_pins" not in inputs:
+        return assembled(json.loads(inputs["base"].read_bytes()), *pythons)
+    pins = registry_base.read_pins(inputs["base_pins"])
+    if other := [python for python in pythons if python != pins["python"]]:
         raise UsageError(
-            f"The base {pins['image']} was locked for Python {pins['python']}, and the recipe asks for {python}.",
+            f"The base {pins['image']} was locked for Python {pins['python']}, and the recipe asks for {other[0]}.",
             "Lock the base again: workbench run RECIPE --update base",
         )
-    emit.progress(0, 1, f"fetching the base {pins['image']}")
-    registry_base.fetch(client, pins["image"])
     return Base(pins["image"], pins["interpreter"], pins["arch"])
+
+
+def _present(client: DockerClient, base: Base, inputs: Mapping[str, Path], emit: Emit) -> dict[str, Packed]:
+    """Sees to it that the engine has the base; its layers by ``diff_id``, as far as they are known."""
+    if not base.config:
+        emit.progress(0, 1, f"fetching the base {base.reference}")
+        registry_base.fetch(client, base.reference)
+        return {}
+    emit.progress(0, 1, f"importing the base as {base.reference}")
+    _import_base(client, base, inputs["base_blob"], emit.scratch)
+    descriptor = json.loads(inputs["base"].read_bytes())
+    return {descriptor["diff_id"]: packed.described(inputs["base_blob"], descriptor)}
 
 
 def _import_base(client: DockerClient, base: Base, blob: Path, scratch: Path) -> None:
