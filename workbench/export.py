@@ -47,7 +47,7 @@ def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, s
     for step in plan(file, pins_for(file, locked, [])):
         if KINDS[step.kind].packages[0] not in ("workbench.model", "workbench.compress"):
             break
-        result = lookup.find(step, lookup.ingredients(step, results)) if _ready(step.inputs, results) else None
+        result = lookup.find(step, lookup.ingredients(step, results), results) if _ready(step.inputs, results) else None
         if result is not None:
             results[step.id] = result
     return results[wanted].digest("model") if wanted in results else None
