@@ -398,6 +398,15 @@ def scan(recipe: RecipePath, json: Json = False) -> None:
 
 
 @app.command()
+def eject(recipe: RecipePath, folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
+    """Write the image's Dockerfile and build context, for use by hand."""
+    from workbench.eject import eject as eject_image
+
+    names = eject_image(recipe, folder)
+    typer.echo(f"{folder}: {', '.join(names)}")
+
+
+@app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
