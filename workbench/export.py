@@ -45,7 +45,7 @@ def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, s
     lookup = Lookup(file.project, store, machine, isa, fresh=False, update=(), fresh_figures=False)
     results: dict[str, Result] = {}
     for step in plan(file, pins_for(file, locked, [])):
-        if KINDS[step.kind].packages[0] not in ("workbench.model", "workbench.compress"):
+        if KINDS[step.kind].packages[0] not in ("workbench.inputs", "workbench.model", "workbench.compress"):
             break
         result = lookup.find(step, lookup.ingredients(step, results)) if _ready(step.inputs, results) else None
         if result is not None:
