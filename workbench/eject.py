@@ -15,7 +15,7 @@ from workbench.plan import Pinned, models, plan
 from workbench.run import pins_for
 from workbench.store import Store, unwritable
 
-_ROOMS = ("workbench.model", "workbench.compress", "workbench.image")
+_ROOMS = ("workbench.inputs", "workbench.model", "workbench.compress", "workbench.image")
 
 
 class _Silent:

@@ -42,7 +42,7 @@ def export_variant(path: Path, variant: str | None, output: Path) -> str:
 
 def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, store: Store) -> str | None:
     """The digest of what the step ``wanted`` made."""
-    results = results_of(file, locked, store, ("workbench.model", "workbench.compress"))
+    results = results_of(file, locked, store, ("workbench.inputs", "workbench.model", "workbench.compress"))
     return results[wanted].digest("model") if wanted in results else None
 
 
