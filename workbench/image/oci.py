@@ -75,34 +75,47 @@ def _environment(port: int, threads: int, device: str) -> list[str]:
     return [f"{name}={value}" for name, value in sorted(values.items())]
 
 
+def runtime_config(params: Mapping[str, Any], model_digest: str) -> dict[str, Any]:
+    """How a container of the image runs: the ``config`` part of its config, whichever builder makes it.
+
+    ``params`` as for :func:`assemble`; with ``interpreter``, Python lies there.
+    """
+    python = params.get("interpreter") or interpreter(params["python"])
+    return {
+        "User": f"{APP_USER}:{APP_USER}",
+        "ExposedPorts": {f"{params['port']}/tcp": {}},
+        "Env": _environment(params["port"], params["threads"], params["device"]),
+        "Entrypoint": [python, "-m", "workbench.server"],
+        "WorkingDir": "/",
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {
+            "Test": ["CMD", python, "-S", "-c", _HEALTH],
+            "Interval": 10 * _SECOND,
+            "Timeout": 5 * _SECOND,
+            "StartPeriod": 30 * _SECOND,
+            "Retries": 3,
+        },
+        "Labels": {
+            "org.opencontainers.image.title": params["name"],
+            "workbench.version": workbench.__version__,
+            "workbench.model": model_digest,
+        },
+    }
+
+
+def timestamp(created: int) -> str:
+    """``created`` (seconds since 1970) as an image's config has it."""
+    return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def image_config(params: Mapping[str, Any], layers: list[Mapping[str, Any]], model_digest: str) -> dict[str, Any]:
     """The image's config for these ``layers`` (descriptors, lowest first); see :func:`assemble` for ``params``."""
-    created = datetime.fromtimestamp(params["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    python = interpreter(params["python"])
+    created = timestamp(params["created"])
     return {
         "architecture": layers[0]["architecture"],
         "os": "linux",
         "created": created,
-        "config": {
-            "User": f"{APP_USER}:{APP_USER}",
-            "ExposedPorts": {f"{params['port']}/tcp": {}},
-            "Env": _environment(params["port"], params["threads"], params["device"]),
-            "Entrypoint": [python, "-m", "workbench.server"],
-            "WorkingDir": "/",
-            "StopSignal": "SIGTERM",
-            "Healthcheck": {
-                "Test": ["CMD", python, "-S", "-c", _HEALTH],
-                "Interval": 10 * _SECOND,
-                "Timeout": 5 * _SECOND,
-                "StartPeriod": 30 * _SECOND,
-                "Retries": 3,
-            },
-            "Labels": {
-                "org.opencontainers.image.title": params["name"],
-                "workbench.version": workbench.__version__,
-                "workbench.model": model_digest,
-            },
-        },
+        "config": runtime_config(params, model_digest),
         "rootfs": {"type": "layers", "diff_ids": [layer["diff_id"] for layer in layers]},
         "history": [{"created": created, "created_by": f"workbench {layer['name']}"} for layer in layers],
     }
