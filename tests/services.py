@@ -24,9 +24,6 @@ from pathlib import Path
 
 READY_WITHIN_S = 60.0
 
-_GUARDIANS: list[subprocess.Popen[bytes]] = []
-"""Those started by this process: a Popen that is let go while its process runs complains."""
-
 
 @dataclass(frozen=True)
 class Service:
@@ -53,19 +50,28 @@ def shared(folder: Path, name: str, controller: int, start: Callable[[Path], tup
             own = Path(f"/tmp/workbench-test-{name}-{controller}")
             own.mkdir(mode=0o700)
             address, command = start(own)
-            guardian = subprocess.Popen(
-                [sys.executable, __file__, str(controller), str(own), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            assert guardian.stdout is not None
-            guardian.stdout.readline()  # from here on it clears up, whatever happens
-            _GUARDIANS.append(guardian)
-            record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian.pid}))
+            guardian = _spawn([sys.executable, __file__, str(controller), str(own), *command])
+            record.write_text(json.dumps({"address": address, "folder": str(own), "guardian": guardian}))
     known = json.loads(record.read_text())
     return Service(known["address"], Path(known["folder"]), known["guardian"])
+
+
+def _spawn(command: list[str]) -> int:
+    """Starts a guardian in a session of its own; its process id. When this returns it clears up, whatever happens.
+
+    It outlives this process, so there is no Popen to wait for it.
+    """
+    reader, writer = os.pipe()
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, writer, 1),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        said.readline()
+    return pid
 
 
 def stop_all(folder: Path) -> None:

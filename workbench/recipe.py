@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from workbench.document import Document, Problem, Where, nearest, read, refuse
 from workbench.errors import UsageError
+from workbench.registry.reference import check_destination
 from workbench.schema import FORMAT, Recipe
 
 
@@ -249,7 +250,7 @@ def _whole_problems(recipe: Recipe, document: Document) -> Iterator[Problem]:
     if recipe.push is not None:
         if recipe.image is None:
             yield problem("there is nothing to push; add an image section", "push")
-        if not re.fullmatch(r"oci:[^:]+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?", recipe.push.to):
-            yield problem(
-                "must be oci:FOLDER or oci:FOLDER:TAG; other registries are not supported by this version", "push", "to"
-            )
+        try:
+            check_destination(recipe.push.to)
+        except UsageError as error:
+            yield problem(f"{error.message} {error.cure}", "push", "to")

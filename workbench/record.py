@@ -10,18 +10,19 @@ if TYPE_CHECKING:
     from workbench.run import Run
 
 
-def record(run: Run) -> int:
-    """Writes and commits the lock if an artifact changed or a figure left its interval and tolerance; exit code 0.
+def record(run: Run) -> bool:
+    """Writes and commits the lock if an artifact changed or a figure left its interval and tolerance.
 
-    Never with ``--set`` or ``--until``: what came out then is not what the recipe says.
+    Returns whether the lock says what came out: never with ``--set`` or ``--until``, for that is not what the recipe
+    says.
     """
     if run.request.overrides or run.request.until:
         run.log.write(events.Note(text="The lock is not written: --set and --until do not do what the recipe says."))
-        return 0
+        return False
     found = _found(run)
     changes = _changes(run, found)
     if not changes:
-        return 0
+        return True
     kept = {host: values for host, values in run.lock.figures.items() if host not in found.figures} if run.lock else {}
     whole = found.model_copy(update={"figures": dict(sorted((kept | found.figures).items()))})
     lock.save(whole, run.file.lock_path)
@@ -30,7 +31,7 @@ def record(run: Run) -> int:
             path=str(run.file.lock_path.relative_to(run.project)), changes=changes, commit=_commit(run, changes)
         )
     )
-    return 0
+    return True
 
 
 def _found(run: Run) -> lock.Lock:

@@ -107,6 +107,7 @@ class Run:
         )
         self.done: dict[str, Done] = {}
         self.samples = SampleLog(folder / "samples.jsonl")
+        self.deferred: list[Step] = []
         self.broken_gates: list[WorkbenchError] = []
 
     def _store_folder(self) -> Path:
@@ -127,6 +128,14 @@ class Run:
         if self.lock is not None and "tools" not in self.request.update:
             check_toolchain(self.lock, steps, self.file.lock_path)
         self.log.write(events.Planned(steps=[(step.id, step.kind) for step in steps]))
+        self.deferred = [step for step in steps if KINDS[step.kind].reads_lock]
+        self._go_through([step for step in steps if step not in self.deferred])
+
+    def finish(self) -> None:
+        """Carries out what had to wait for the lock."""
+        self._go_through(self.deferred)
+
+    def _go_through(self, steps: list[Step]) -> None:
         try:
             for step in steps:
                 self.stop.check()
@@ -249,7 +258,9 @@ def _conclude(run: Run) -> events.RunFinished:
     if run.request.mode != "replay":
         from workbench.record import record
 
-        return events.RunFinished(status="done", exit_code=record(run))
+        if record(run):
+            run.finish()
+        return events.RunFinished(status="done", exit_code=0)
     from workbench.replay import conclude
 
     errors = conclude(run)

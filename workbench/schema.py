@@ -167,7 +167,9 @@ class Benchmark(Part):
 class Push(Part):
     """Where the image goes."""
 
-    to: str = Field(description="oci:FOLDER[:TAG], an OCI layout folder relative to the project")
+    to: str = Field(
+        description="HOST/NAME[:TAG] in a registry, or oci:FOLDER[:TAG], an OCI layout folder relative to the project"
+    )
 
 
 class Tolerance(Part):

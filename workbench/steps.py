@@ -49,7 +49,8 @@ class StepKind:
     cheap function ``(inputs, params, project, digest_of) -> values or None`` that runs in the run process).
     ``packages`` are the workbench packages and asset folders whose content decides the result, ``tools`` the installed
     distributions; ``isa`` says that the instruction set decides it too. ``decision`` steps are cheap, decide on the
-    values of other steps and run in the run process (:mod:`workbench.decide`).
+    values of other steps and run in the run process (:mod:`workbench.decide`). A step that ``reads_lock`` is carried
+    out when the run has written the lock.
     """
 
     function: str
@@ -58,6 +59,7 @@ class StepKind:
     nature: Literal["artifact", "figure", "effect", "decision"] = "artifact"
     isa: bool = False
     in_place: str = ""
+    reads_lock: bool = False
 
 
 _MODEL = ("onnx", "onnxruntime", "numpy")

@@ -79,6 +79,36 @@ def test_a_static_variant_needs_calibration_data(project: Path) -> None:
     assert "line 10: variants.int8.0" in said
 
 
+@pytest.mark.parametrize(
+    "to", ["oci:.workbench/registry", "oci:a:1.4", "r.example:5000/team/digits:1.4", "localhost/x"]
+)
+def test_an_image_goes_to_a_layout_or_a_registry(project: Path, to: str) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(path.read_text() + f'image: {{}}\npush: {{to: "{to}"}}\n')
+    pushed = recipe.load(path).recipe.push
+    assert pushed is not None
+    assert pushed.to == to
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        ("team/digits:1", "does not say which registry. Write docker.io/NAME:TAG, or oci:team/digits:1"),
+        ("r.example/Team/digits", "cannot be a repository. Use lower-case letters"),
+        ("https://r.example/digits", "is an address, not the name of an image"),
+        ("oci:", "has no folder. Write oci:FOLDER"),
+        (f"r.example/a@sha256:{'0' * 64}", "that is what a push comes to"),
+    ],
+)
+def test_a_destination_that_is_none_is_refused_at_its_line(project: Path, to: str, words: str) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(path.read_text() + f'image: {{}}\npush: {{to: "{to}"}}\n')
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(path)
+    assert words in str(caught.value)
+    assert "line 13: push.to" in str(caught.value)
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside.onnx", "assets/../../x.onnx"])
 def test_files_outside_the_project_are_refused(project: Path, path: str) -> None:
     said = problems(project, "source: assets/digits/digits.onnx", f"source: {path}")

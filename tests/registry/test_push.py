@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from workbench.errors import MachineLacks, StepFailed, UsageError
+from workbench.registry.folder import Folder
 from workbench.registry.layout import Layout, digest_of
-from workbench.registry.push import destination, in_place, push
+from workbench.registry.push import in_place, push
+from workbench.registry.where import open_destination
 
 
 @dataclass
@@ -68,9 +70,11 @@ def test_an_image_arrives_whole_and_under_its_tag(tmp_path: Path) -> None:
 def test_only_what_is_missing_is_sent(tmp_path: Path) -> None:
     to = f"oci:{tmp_path}/layout"
     pushed(image(tmp_path / "one"), to)
-    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": ""} == {
+    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": "", "by_digest": ""} == {
         "reference": "",
+        "by_digest": "",
         "digest": "",
+        "mounted": 0,
         "sent": 0,
         "skipped": 4,
         "bytes_sent": 0,
@@ -93,7 +97,8 @@ def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) 
     params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
     assert in_place(parts, params, tmp_path, digest_of) is None
     values = pushed(parts, f"oci:{tmp_path}/layout:1.4")
-    expected = {**values, "reference": "oci:layout:1.4", "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
+    names = {"reference": "oci:layout:1.4", "by_digest": f"oci:layout@{values['digest']}"}
+    expected = {**values, **names, "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
     assert in_place(parts, params, tmp_path, digest_of) == expected
     assert in_place(parts, {**params, "to": "oci:layout:1.5"}, tmp_path, digest_of) is None
     assert in_place(image(tmp_path / "other", b"other"), params, tmp_path, digest_of) is None
@@ -201,14 +206,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_destination_is_a_folder_and_a_tag(to: str, tag: str | None, expected: tuple[str, str]) -> None:
-    folder, chosen = destination(to, "digits", tag)
-    assert (str(folder), chosen) == expected
+    target, chosen = open_destination(to, "digits", tag)
+    assert isinstance(target, Folder)
+    assert (str(target.layout.folder), chosen) == expected
 
 
-@pytest.mark.parametrize("to", ["registry.example/a:1", "docker://x", "oci:", "oci::tag", "oci:a:b c", "oci:a:-x"])
+@pytest.mark.parametrize("to", ["team/a:1", "docker://x", "oci:", "oci::tag", "oci:a:b c", "oci:a:-x", ""])
 def test_other_destinations_are_refused_with_what_is_allowed(to: str) -> None:
     with pytest.raises(UsageError):
-        destination(to, "digits")
+        open_destination(to, "digits")
 
 
 @pytest.mark.integration

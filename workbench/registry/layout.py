@@ -19,7 +19,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,19 @@ class Layout:
                 Path(temporary).unlink(missing_ok=True)
         return path.stat().st_size
 
+    def add_bytes(self, data: bytes) -> str:
+        """Puts ``data`` in as a blob unless it is there and whole. Returns its digest."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if not self.has(digest):
+            self._write(self.blob(digest), data)
+        return digest
+
+    def list(self, descriptor: Mapping[str, Any]) -> None:
+        """Lists the manifest of ``descriptor`` without a name, unless it is listed already."""
+        index = self.index()
+        if all(entry["digest"] != descriptor["digest"] for entry in index["manifests"]):
+            self._list(index, [*index["manifests"], dict(descriptor)])
+
     def name(self, tag: str, descriptor: Mapping[str, Any]) -> None:
         """Lets ``tag`` name the manifest of ``descriptor`` (mediaType, digest, size); all other tags stay."""
         index = self.index()
@@ -166,8 +179,11 @@ class Layout:
         # The same manifest without a name says nothing that the named entry does not.
         others = [entry for entry in others if entry.get("annotations") or entry["digest"] != descriptor["digest"]]
         others.append({**descriptor, "annotations": {REF_NAME: tag}})
-        others.sort(key=lambda entry: (entry.get("annotations", {}).get(REF_NAME, ""), entry["digest"]))
-        self._write(self.folder / "index.json", canonical({**index, "manifests": others}))
+        self._list(index, others)
+
+    def _list(self, index: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
+        ordered = sorted(entries, key=lambda entry: (entry.get("annotations", {}).get(REF_NAME, ""), entry["digest"]))
+        self._write(self.folder / "index.json", canonical({**index, "manifests": ordered}))
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = None
