@@ -27,7 +27,7 @@ name: {name}
 model: {{source: assets/{name}/model.onnx}}
 data: {{evaluate: assets/{name}/samples.npz, metric: fidelity}}
 image: {{builder: {builder}}}
-push: {{to: "oci:.workbench/bench-images"}}
+push: {{to: "oci:.workbench/bench-images:{name}"}}
 """
 
 
