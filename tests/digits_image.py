@@ -51,6 +51,11 @@ class Image:
     def blobs(self) -> list[Path]:
         return [self.files[f"{layer}_blob"] for layer in LAYERS]
 
+    @property
+    def layers(self) -> dict[str, Path]:
+        """The blobs as a step takes them that reads an image."""
+        return {f"layer-{place:02d}": blob for place, blob in enumerate(self.blobs)}
+
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -303,6 +303,100 @@ def export(
     typer.echo(f"{output} {digest}")
 
 
+Reference = Annotated[
+    str,
+    typer.Argument(metavar="REF", help="registry.example.com/team/digits:1.4 or oci:FOLDER:TAG; or @DIGEST"),
+]
+
+
+@app.command("pull-recipe")
+def pull_recipe(
+    ref: Reference,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="where to")] = Path("recipes"),
+    force: Annotated[bool, typer.Option(help="overwrite other files of the same name")] = False,
+) -> None:
+    """Get recipe and lock back from an image."""
+    from workbench.provenance.pull_recipe import pull, write
+    from workbench.registry.where import open_target
+
+    pulled = pull(*open_target(ref))
+    if pulled.others:
+        typer.echo(f"{pulled.others} more recipes are attached that are as new; see: workbench verify {ref}", err=True)
+    for path in write(pulled, output, force=force):
+        typer.echo(path)
+
+
+@app.command()
+def verify(
+    ref: Reference,
+    key: Annotated[Path | None, typer.Option(metavar="PUBLIC_KEY", help="it must be signed with its key")] = None,
+    deep: Annotated[bool, typer.Option(help="download the layers and look into them")] = False,
+    json: Json = False,
+) -> None:
+    """Check that an image, its lock and what is attached to it belong together, and who signed it."""
+    import dataclasses
+    import tempfile
+
+    from screens.tables import print_table
+    from workbench.provenance.verify import failure
+    from workbench.provenance.verify import verify as check
+    from workbench.registry.where import open_target
+
+    with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+        checks = check(*open_target(ref), key=key, deep=Path(folder) if deep else None)
+    print_table(["name", "state", "detail"], [dataclasses.asdict(one) for one in checks], json=json)
+    if error := failure(checks):
+        raise error
+
+
+@app.command()
+def sign(
+    ref: Reference,
+    key: Annotated[Path, typer.Option(metavar="PRIVATE_KEY", help="ECDSA on P-256, in PEM")],
+) -> None:
+    """Sign an image and what is attached to it, as cosign does."""
+    from workbench.provenance.sign import sign_all
+    from workbench.registry.where import open_target
+
+    for digest, signed in sign_all(*open_target(ref), key, _key_password):
+        typer.echo(f"{digest} {'signed' if signed else 'was signed'}")
+
+
+def _key_password() -> str | None:
+    """From the environment, or asked for on a terminal."""
+    from workbench.provenance.signature import password
+
+    given = password()
+    if given is not None or not sys.stdin.isatty():
+        return given
+    return str(typer.prompt("Password of the key", hide_input=True, err=True))
+
+
+@app.command()
+def image(
+    recipe: RecipePath,
+    files: Annotated[int, typer.Option(min=0, metavar="N", help="how many files a list shows")] = 10,
+    json: Json = False,
+) -> None:
+    """The last image's layers: what is in them, the biggest files, waste, duplicates, what changed."""
+    from screens.image import print_image
+    from workbench.image.report import report
+
+    print_image(report(recipe, files), json=json)
+
+
+@app.command()
+def scan(recipe: RecipePath, json: Json = False) -> None:
+    """Known vulnerabilities of the packages in the locked image."""
+    from screens.image import print_scan
+    from workbench.image.vulnerabilities import check_scanned
+    from workbench.image.vulnerabilities import scan as scan_image
+
+    found = scan_image(recipe)
+    print_scan(found, json=json)
+    check_scanned(found)
+
+
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL")],

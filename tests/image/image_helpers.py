@@ -9,11 +9,6 @@ from digits_image import CREATED, LAYERS, Emit, Image
 
 __all__ = ["CREATED", "LAYERS", "Emit", "Image", "named", "wheel"]
 
-    @property
-    def layers(self) -> dict[str, Path]:
-        """The blobs as a step takes them that reads an image."""
-        return {f"layer-{place:02d}": blob for place, blob in enumerate(self.blobs)}
-
 
 def wheel(folder: Path, name: str, files: dict[str, bytes], modes: dict[str, int] | None = None) -> Path:
     """A wheel of distribution ``name`` 1.0 with these files beside its metadata."""

@@ -87,6 +87,7 @@ class Progress:
     names: dict[str, str] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     failed: str = ""
+    error: str = ""
     words: dict[str, deque[str]] = field(default_factory=dict)
 
     def feed(self, line: str) -> str:
@@ -108,8 +109,7 @@ class Progress:
     def _end(self, vertex: str, ended: re.Match[str]) -> str:
         self.ended.add(vertex)
         if ended["how"] == "ERROR":
-            self.failed = vertex
-            self.words.setdefault(vertex, deque(maxlen=20)).append(ended["more"].removeprefix(": "))
+            self.failed, self.error = vertex, ended["more"].removeprefix(": ")
         return f"{self._shown(vertex)} ({ended['how'].lower()})" if ended["how"] != "DONE" else ""
 
     def _shown(self, vertex: str) -> str:
@@ -126,8 +126,8 @@ class Progress:
         return max(len(self.names), 1)
 
     def failure(self) -> tuple[str, list[str]]:
-        """The step that failed and its last words; nothing where none did."""
-        return (self._shown(self.failed), list(self.words[self.failed])) if self.failed else ("", [])
+        """The step that failed, and what was said of it: BuildKit's sentence, then the step's own last words."""
+        return (self._shown(self.failed), [self.error, *self.words.get(self.failed, ())]) if self.failed else ("", [])
 
 
 @dataclass(frozen=True)

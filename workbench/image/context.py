@@ -14,18 +14,17 @@ for unchanged. So the time of a file here is the same second for all, with nanos
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from workbench.assets import asset, package_folder
 from workbench.errors import MachineLacks
 from workbench.image.content import model_files, server_files
-from workbench.image.downloads import sha256_of
-from workbench.image.layers import canonical
+from workbench.image.layers import PIECE, canonical
 
 UNPACKING = (
     "__init__",
@@ -46,7 +45,8 @@ _IGNORED = "# All but what the Dockerfile names.\n*\n!build\n!wheels\n!server\n!
 @dataclass(frozen=True)
 class Content:
     """What goes into an image over its base: the locked wheels (as the pins have them) with their files by sha256, the
-    model and its signature, and the model's name and version."""
+    model and its signature, and the model's name and version. Raises UsageError for a name that is no part of a path.
+    """
 
     wheels: Sequence[Mapping[str, Any]]
     wheel_files: Mapping[str, Path]
@@ -55,9 +55,19 @@ class Content:
     name: str
     version: str = "1"
 
+    def __post_init__(self) -> None:
+        self.model_files()
 
-def lay_out(folder: Path, dockerfile: str, content: Content) -> None:
-    """Writes the context into ``folder``, which is made or empty. Raises MachineLacks where it cannot be written."""
+    def model_files(self) -> dict[str, Path]:
+        """Where model and signature lie in the image."""
+        return model_files({"model": self.model, "signature": self.signature}, self.name, self.version)
+
+
+def lay_out(folder: Path, dockerfile: str, content: Content) -> dict[str, str]:
+    """Writes the context into ``folder``, which is made or empty; the sha256 of each file by its path in the context.
+
+    Raises MachineLacks where it cannot be written.
+    """
     own: dict[str, bytes | Path] = {
         "Dockerfile": dockerfile.encode(),
         ".dockerignore": _IGNORED.encode(),
@@ -67,11 +77,10 @@ def lay_out(folder: Path, dockerfile: str, content: Content) -> None:
     for module in UNPACKING:
         own[f"build/workbench/{module.replace('.', '/', 1)}.py"] = source_of(module)
     wheels = {f"wheels/{one['filename']}": content.wheel_files[one["sha256"]] for one in content.wheels}
-    inputs = {"model": content.model, "signature": content.signature}
     server = {f"server/{path}": source for path, source in server_files().items()}
-    model = {f"model/{path}": source for path, source in model_files(inputs, content.name, content.version).items()}
+    model = {f"model/{path}": source for path, source in content.model_files().items()}
     try:
-        _write(folder, {**own, **wheels, **server, **model})
+        return _write(folder, {**own, **wheels, **server, **model})
     except OSError as error:
         raise MachineLacks(
             f"The build context cannot be written to {folder}: {error.strerror or error}.",
@@ -86,22 +95,30 @@ def source_of(module: str) -> Path:
     return package_folder(f"workbench.{module}")
 
 
-def _write(folder: Path, files: Mapping[str, bytes | Path]) -> None:
+def _write(folder: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
+    digests = {}
     for name, source in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(source, bytes):
-            path.write_bytes(source)
-            sha256 = hashlib.sha256(source).hexdigest()
-        else:
-            shutil.copyfile(source, path)
-            sha256 = sha256_of(path)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            digests[name] = _copied(file, path)
         path.chmod(0o644)
-        time = int(sha256[:8], 16) % 1_000_000_000
+        time = int(digests[name][:8], 16) % 1_000_000_000
         os.utime(path, ns=(time, time))
     # The modes of folders reach the image, and are not to come from this machine's umask.
     for path in folder.rglob("*"):
         if path.is_dir():
             path.chmod(0o755)
             os.utime(path, (0, 0))
+    return digests
+
+
+def _copied(source: BinaryIO, path: Path) -> str:
+    """Copies and hashes in one go; the sha256."""
+    sha256 = hashlib.sha256()
+    with path.open("wb") as target:
+        while piece := source.read(PIECE):
+            sha256.update(piece)
+            target.write(piece)
+    return sha256.hexdigest()

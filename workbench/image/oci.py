@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def timestamp(created: int) -> str:
     return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def image_config(params: Mapping[str, Any], layers: list[Mapping[str, Any]], model_digest: str) -> dict[str, Any]:
+def image_config(params: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], model_digest: str) -> dict[str, Any]:
     """The image's config for these ``layers`` (descriptors, lowest first); see :func:`assemble` for ``params``."""
     created = timestamp(params["created"])
     return {
@@ -117,23 +117,29 @@ def image_config(params: Mapping[str, Any], layers: list[Mapping[str, Any]], mod
         "created": created,
         "config": runtime_config(params, model_digest),
         "rootfs": {"type": "layers", "diff_ids": [layer["diff_id"] for layer in layers]},
-        "history": [{"created": created, "created_by": f"workbench {layer['name']}"} for layer in layers],
+        "history": history_of(layers, created),
     }
 
 
-def image_manifest(config: bytes, layers: list[Mapping[str, Any]]) -> dict[str, Any]:
+def history_of(layers: Sequence[Mapping[str, Any]], created: str) -> list[dict[str, Any]]:
+    """A line of history for each layer, that says nothing of where it was made."""
+    return [{"created": created, "created_by": f"workbench {layer['name']}"} for layer in layers]
+
+
+def image_manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The manifest that binds the ``config`` bytes and the blobs of ``layers``."""
     healthcheck = json.loads(config)["config"]["Healthcheck"]["Test"]
     return {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": _digest(config), "size": len(config)},
+        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
         "layers": [{key: layer[key] for key in ("mediaType", "digest", "size")} for layer in layers],
         "annotations": {HEALTHCHECK_ANNOTATION: canonical(healthcheck[1:]).decode()},
     }
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """``sha256:…`` of the bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -156,8 +162,8 @@ def assemble(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) 
     (emit.scratch / "config").write_bytes(config)
     (emit.scratch / "manifest").write_bytes(manifest)
     values = {
-        "config": _digest(config),
-        "manifest": _digest(manifest),
+        "config": digest_of(config),
+        "manifest": digest_of(manifest),
         "size": sum(layer["size"] for layer in layers) + len(config),
         "uncompressed": sum(layer["uncompressed"] for layer in layers),
         "layers": layers,
