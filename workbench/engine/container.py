@@ -30,6 +30,8 @@ Gpus = Literal["all"] | int | Sequence[str]
 READY_LINE = "workbench.server: serving "
 """How the line of the server begins that says requests are taken."""
 
+_KILLED = 128 + 9
+
 PIDS = 512
 OPEN_FILES = 16384
 PROCESSES = 16384
@@ -88,7 +90,7 @@ class EngineContainer:
         self._stop_within_s = stop_within_s
         self._inner_port = 0
         self._watch: Watch | None = None
-        self._asked_to_end = False
+        self._tells_of_memory = True
 
     @property
     def url(self) -> str:
@@ -121,6 +123,8 @@ class EngineContainer:
         first, MachineLacks where the engine cannot give what is asked."""
         leftovers.remove(self.client, leftovers.find(self.client))
         facts = engine_facts(self.client)
+        # Podman 4.3 with cgroup v1 says nowhere that an end was for want of memory.
+        self._tells_of_memory = facts.name == "Docker"
         started = time.monotonic()
         try:
             self._inner_port = self._exposed()
@@ -161,8 +165,8 @@ class EngineContainer:
                 Ulimit(name="nproc", soft=PROCESSES, hard=PROCESSES),
             ],
             init=False,
-            # So Docker removes it also when it starts again after an end in the middle. Podman tells of an end by
-            # memory nowhere but in the container itself.
+            # So Docker removes it also when it starts again after an end in the middle. Podman, where it tells of an
+            # end for want of memory, does so in the ended container only.
             auto_remove=facts.name == "Docker",
             # The log is read as it comes; kept, it could fill the disk.
             log_config=LogConfig(type=LogConfig.types.NONE),
@@ -225,7 +229,6 @@ class EngineContainer:
             error = self._ended("while it was in use")
             self.kill()
             raise error
-        self._asked_to_end = True
         self._tell(lambda: self.client.api.kill(self.id, "SIGTERM"))
         watch.wait(lambda one: one.exit_code is not None or one.lost, self._stop_within_s)
         self.kill()
@@ -263,11 +266,18 @@ class EngineContainer:
 
     def _ended(self, when: str) -> WorkbenchError:
         watch = self._watched
+        if watch.signalled:
+            # An engine that stops has its containers end first.
+            watch.wait(lambda one: one.lost, _HOLD_ON_S)
         if watch.lost:
             return told("lost connection: the engine has ended its events", "the image ran")
         watch.drain(self._stop_within_s)
         if self._ran_out_of_memory():
             return out_of_memory(self._memory)
+        if watch.exit_code == _KILLED and self._memory is not None and not self._tells_of_memory:
+            return out_of_memory(self._memory, surely=False)
+        if watch.signalled:
+            return StepFailed(f"Somebody else ended the image {when}.", "Run the same command again.")
         return StepFailed(f"The image ended {when} (exit status {watch.exit_code}).{self.last_words()}")
 
     def _ran_out_of_memory(self) -> bool:
