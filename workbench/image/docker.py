@@ -28,7 +28,7 @@ from workbench.engine.errors import told
 from workbench.engine.leftovers import labels
 from workbench.engine.load import archive, ensure_loaded, tag_of
 from workbench.errors import StepFailed, UsageError
-from workbench.image import buildkit, downloads, oci, packed, saved, tree, wheels
+from workbench.image import buildkit, downloads, oci, packed, registry_base, saved, tree, wheels
 from workbench.image.base import SUITES
 from workbench.image.content import APP, MODELS, model_level
 from workbench.image.context import Content, lay_out
@@ -125,11 +125,24 @@ def _base(
     client: DockerClient, inputs: Mapping[str, Path], params: Mapping[str, Any], python: str, emit: Emit
 ) -> tuple[Base, dict[str, Packed]]:
     """The base, there to be built on, and its layers by ``diff_id`` as far as they are known."""
+    if "base_pins" in inputs:
+        return _fetched_base(client, registry_base.read_pins(inputs["base_pins"]), params["python"], emit), {}
     descriptor = json.loads(inputs["base"].read_bytes())
     base = assembled(descriptor, params["python"], python)
     emit.progress(0, 1, f"importing the base as {base.reference}")
     _import_base(client, base, inputs["base_blob"], emit.scratch)
     return base, {descriptor["diff_id"]: packed.described(inputs["base_blob"], descriptor)}
+
+
+def _fetched_base(client: DockerClient, pins: Mapping[str, Any], python: str, emit: Emit) -> Base:
+    if pins["python"] != python:
+        raise UsageError(
+            f"The base {pins['image']} was locked for Python {pins['python']}, and the recipe asks for {python}.",
+            "Lock the base again: workbench run RECIPE --update base",
+        )
+    emit.progress(0, 1, f"fetching the base {pins['image']}")
+    registry_base.fetch(client, pins["image"])
+    return Base(pins["image"], pins["interpreter"], pins["arch"])
 
 
 def _import_base(client: DockerClient, base: Base, blob: Path, scratch: Path) -> None:
