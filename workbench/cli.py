@@ -373,6 +373,31 @@ def _key_password() -> str | None:
 
 
 @app.command()
+def image(
+    recipe: RecipePath,
+    files: Annotated[int, typer.Option(min=0, metavar="N", help="how many files a list shows")] = 10,
+    json: Json = False,
+) -> None:
+    """The last image's layers: what is in them, the biggest files, waste, duplicates, what changed."""
+    from screens.image import print_image
+    from workbench.image.report import report
+
+    print_image(report(recipe, files), json=json)
+
+
+@app.command()
+def scan(recipe: RecipePath, json: Json = False) -> None:
+    """Known vulnerabilities of the packages in the locked image."""
+    from screens.image import print_scan
+    from workbench.image.vulnerabilities import check_scanned
+    from workbench.image.vulnerabilities import scan as scan_image
+
+    found = scan_image(recipe)
+    print_scan(found, json=json)
+    check_scanned(found)
+
+
+@app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",

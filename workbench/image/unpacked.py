@@ -44,7 +44,7 @@ def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> Non
     folders: dict[Path, int] = {root: 0o755}
     for blob, diff_id in zip(blobs, diff_ids, strict=True):
         with blob.open("rb") as file:
-            content = _Content(file)
+            content = Content(file)
             try:
                 with tarfile.open(fileobj=cast("BinaryIO", content), mode="r|", bufsize=PIECE) as archive:
                     for member in archive:
@@ -59,8 +59,8 @@ def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> Non
         path.chmod(mode)
 
 
-class _Content:
-    """The tar inside a blob, hashed as it is read."""
+class Content:
+    """The tar inside a blob (gzip or plain), hashed as it is read. What a hostile blob swells to stays bounded."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -68,13 +68,23 @@ class _Content:
         self._inflate = zlib.decompressobj(31) if file.read(2) == _GZIP_MAGIC else None
         file.seek(0)
         self._rest = b""
+        self.length = 0
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := self._file.read(PIECE)):
-            self._rest += self._inflate.decompress(piece) if self._inflate else piece
+        while len(self._rest) < size and (piece := self._piece()):
+            self._rest += piece
         data, self._rest = self._rest[:size], self._rest[size:]
         self._sha256.update(data)
+        self.length += len(data)
         return data
+
+    def _piece(self) -> bytes:
+        if self._inflate is None:
+            return self._file.read(PIECE)
+        while not self._inflate.eof and (taken := self._inflate.unconsumed_tail or self._file.read(PIECE)):
+            if piece := self._inflate.decompress(taken, PIECE):
+                return piece
+        return b""
 
     def drain(self) -> None:
         """Reads what lies behind the end of the archive, which belongs to the content."""
