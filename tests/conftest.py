@@ -102,7 +102,7 @@ def _controller() -> int:
 def engine(services_folder: Path) -> services.Service:
     """A real Docker engine; ``address`` is what DOCKER_HOST takes."""
     if os.geteuid() != 0 or shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
-        pytest.skip("a Docker engine of its own needs root and dockerd (apt-get install docker.io iptables)")
+        pytest.skip("a Docker engine of its own needs root and dockerd (apt-get install docker.io iproute2)")
     found = services.shared(services_folder, "engine", _controller(), services.engine_command)
     services.wait_for_engine(found)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import select
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,10 +92,21 @@ def stop_all(folder: Path) -> None:
 
 
 def engine_command(folder: Path) -> tuple[str, list[str]]:
-    """A Docker engine on paths of its own below ``folder``."""
+    """A Docker engine on paths of its own below ``folder``, with a network of its own.
+
+    Engines that share a bridge give the same address to several containers, and each clears the rules of the others.
+    So each has a bridge, and makes no rules: ports are published on loopback by its proxy.
+    """
     sock = f"unix://{folder}/docker.sock"
     roots = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
-    return sock, ["dockerd", *roots, "-H", sock]
+    number = int.from_bytes(hashlib.sha256(str(folder).encode()).digest()[:2])
+    bridge = f"wbtest{number}"
+    (folder / "bridge").write_text(bridge)
+    address = f"10.{200 + number // 256 % 50}.{number % 256}.1/24"
+    for words in (["add", bridge, "type", "bridge"], ["set", bridge, "up"]):
+        subprocess.run(["ip", "link", *words], check=True)
+    subprocess.run(["ip", "address", "add", address, "dev", bridge], check=True)
+    return sock, ["dockerd", *roots, "-H", sock, "--bridge", bridge, "--iptables=false"]
 
 
 def wait_for_engine(service: Service) -> None:
@@ -130,8 +143,12 @@ def wait_for_registry(service: Service) -> None:
     """Returns when the registry answers. Raises OSError with its log where it does not."""
 
     def answers() -> bool:
-        with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
-            return bool(response.status == 200)
+        try:
+            with urllib.request.urlopen(f"http://{service.address}/v2/", timeout=5) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == 401  # it wants an account: it is up
 
     _wait(service, answers)
 
@@ -181,6 +198,8 @@ def _guard(controller: int, folder: Path, command: list[str]) -> None:
         if not select.select([own], [], [], 30)[0]:
             os.killpg(service.pid, signal.SIGKILL)
         service.wait()
+    if (folder / "bridge").exists():
+        subprocess.run(["ip", "link", "delete", (folder / "bridge").read_text()], check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

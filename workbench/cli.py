@@ -303,6 +303,75 @@ def export(
     typer.echo(f"{output} {digest}")
 
 
+Reference = Annotated[
+    str,
+    typer.Argument(metavar="REF", help="registry.example.com/team/digits:1.4 or oci:FOLDER:TAG; or @DIGEST"),
+]
+
+
+@app.command("pull-recipe")
+def pull_recipe(
+    ref: Reference,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="where to")] = Path("recipes"),
+    force: Annotated[bool, typer.Option(help="overwrite other files of the same name")] = False,
+) -> None:
+    """Get recipe and lock back from an image."""
+    from workbench.provenance.pull_recipe import pull, write
+    from workbench.registry.where import open_target
+
+    pulled = pull(*open_target(ref))
+    if pulled.others:
+        typer.echo(f"{pulled.others} more recipes are attached that are as new; see: workbench verify {ref}", err=True)
+    for path in write(pulled, output, force=force):
+        typer.echo(path)
+
+
+@app.command()
+def verify(
+    ref: Reference,
+    key: Annotated[Path | None, typer.Option(metavar="PUBLIC_KEY", help="it must be signed with its key")] = None,
+    deep: Annotated[bool, typer.Option(help="download the layers and look into them")] = False,
+    json: Json = False,
+) -> None:
+    """Check that an image, its lock and what is attached to it belong together, and who signed it."""
+    import dataclasses
+    import tempfile
+
+    from screens.tables import print_table
+    from workbench.provenance.verify import failure
+    from workbench.provenance.verify import verify as check
+    from workbench.registry.where import open_target
+
+    with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+        checks = check(*open_target(ref), key=key, deep=Path(folder) if deep else None)
+    print_table(["name", "state", "detail"], [dataclasses.asdict(one) for one in checks], json=json)
+    if error := failure(checks):
+        raise error
+
+
+@app.command()
+def sign(
+    ref: Reference,
+    key: Annotated[Path, typer.Option(metavar="PRIVATE_KEY", help="ECDSA on P-256, in PEM")],
+) -> None:
+    """Sign an image and what is attached to it, as cosign does."""
+    from workbench.provenance.sign import sign_all
+    from workbench.registry.where import open_target
+
+    for digest, signed in sign_all(*open_target(ref), key, _key_password):
+        typer.echo(f"{digest} {'signed' if signed else 'was signed'}")
+
+
+def _key_password() -> str | None:
+    """From the environment, or asked for on a terminal."""
+    from workbench.provenance.signature import password
+
+    given = password()
+    if given is not None or not sys.stdin.isatty():
+        return given
+    return str(typer.prompt("Password of the key", hide_input=True, err=True))
+
+
 @app.command()
 def image(
     recipe: RecipePath,
@@ -350,6 +419,15 @@ def scan(recipe: RecipePath, json: Json = False) -> None:
     found = scan_image(recipe)
     print_scan(found, json=json)
     check_scanned(found)
+
+
+@app.command()
+def eject(recipe: RecipePath, folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
+    """Write the image's Dockerfile and build context, for use by hand."""
+    from workbench.eject import eject as eject_image
+
+    names = eject_image(recipe, folder)
+    typer.echo(f"{folder}: {', '.join(names)}")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,7 +16,7 @@ def examine(project: Path) -> list[Row]:
 
     ``needed`` says that the main job cannot do without it.
     """
-    return [check(project) for check in _CHECKS]
+    return [*(check(project) for check in _CHECKS), *_engine()]
 
 
 def _row(what: str, found: str, cure: str, *, needed: bool) -> Row:
@@ -55,15 +54,35 @@ def _bubblewrap(_project: Path) -> Row:
     return _program("bubblewrap (runs images without an engine)", "bwrap", ["--version"], "bubblewrap", needed=False)
 
 
-def _engine(_project: Path) -> Row:
-    sockets = [os.environ.get("DOCKER_HOST", "").removeprefix("unix://"), "/var/run/docker.sock"]
-    found = next((socket for socket in sockets if socket and Path(socket).is_socket()), "")
-    return _row(
-        "container engine",
-        found,
-        "not needed with builder: oci; to load images: apt-get install docker.io",
-        needed=False,
+def _engine() -> list[Row]:
+    """The container engine, how it gives out GPUs, and what killed runs have left in it, which is removed."""
+    from workbench.engine import leftovers, load
+    from workbench.engine.connect import connect, engine_facts
+    from workbench.errors import WorkbenchError
+    from workbench.units import format_size
+
+    toolkit = (
+        "not needed with device: cpu; install nvidia-container-toolkit, then: "
+        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     )
+    try:
+        with connect() as client:
+            facts = engine_facts(client)
+            left = leftovers.find(client)
+            leftovers.remove(client, left)
+            images = load.loaded_images(client)
+    except WorkbenchError as error:
+        cure = f"{error.message} {error.cure} Not needed with builder: oci; to get one: apt-get install docker.io"
+        return [_row("container engine", "", cure, needed=False), _row(_TOOLKIT, "", toolkit, needed=False)]
+    found = f"{facts.name} {facts.version}, {facts.storage_driver}, cgroup v{facts.cgroup_version}"
+    removed = f"removed {', '.join(f'{each.kind} {each.name}' for each in left)}" if left else "none"
+    kept = f"{len(images)} ({format_size(sum(images.values()))})" if images else "none"
+    return [
+        _row("container engine", found, "", needed=False),
+        _row(_TOOLKIT, f"{facts.nvidia} of {facts.name}" if facts.nvidia else "", toolkit, needed=False),
+        _row("leftovers of killed runs", removed, "", needed=False),
+        _row("images of workbench in the engine", kept, "", needed=False),
+    ]
 
 
 def _gpu(_project: Path) -> Row:
@@ -104,6 +123,7 @@ _CHECKS: tuple[Callable[[Path], Row], ...] = (
     _apt,
     _dpkg,
     _bubblewrap,
-    _engine,
     _gpu,
 )
+
+_TOOLKIT = "NVIDIA toolkit (GPUs in containers)"

@@ -22,6 +22,9 @@ from workbench.schema import Elsewhere, Recipe
 from workbench.steps import KINDS
 from workbench.store import canonical, digest_of_bytes
 
+VERSION = "1"
+"""The version of the model in an image."""
+
 CREATED = 0
 """The time that everything in an image carries, in seconds since the epoch: bytes must not depend on the day."""
 
@@ -106,8 +109,7 @@ def plan(file: RecipeFile, pins: Pins) -> list[Step]:
     if recipe.image is not None:
         steps += [*_image(recipe, pins), *_benchmarks(recipe)]
         if recipe.push is not None:
-            params = {"to": recipe.push.to, "name": recipe.name, "tag": _tag(recipe.push.to)}
-            steps.append(Step("push", "push", {**_image_refs(), **_layer_refs()}, params, after=("gates",)))
+            steps += _pushed(file)
     return steps
 
 
@@ -221,50 +223,81 @@ def _layer_step(layer: str) -> str:
     return layer if layer in ("base", "wheels") else f"{layer}-layer"
 
 
-def _image_refs() -> dict[str, Input]:
-    return {"config": Ref("image", "config"), "manifest": Ref("image", "manifest")}
+def _image_refs(recipe: Recipe) -> dict[str, Input]:
+    """The image as steps take it that read it: config, manifest and the layers' blobs, lowest first."""
+    assert recipe.image is not None
+    refs: dict[str, Input] = {"config": Ref("image", "config"), "manifest": Ref("image", "manifest")}
+    if recipe.image.builder == "docker":
+        return {**refs, "layers": Refs("image", "layer-")}
+    return refs | {f"layer-{place:02d}": Ref(_layer_step(layer), "blob") for place, layer in enumerate(LAYERS)}
 
 
 def _image(recipe: Recipe, pins: Pins) -> Iterator[Step]:
     assert recipe.image is not None
-    created = {"created": CREATED}
-    for layer, request, pinned in (
-        ("base", base_request(recipe), pins.base),
-        ("wheels", wheels_request(recipe), pins.wheels),
-    ):
-        if pinned is None:
-            yield Step(f"{layer}-resolve", f"{layer}-resolve", {}, request)
-        source: Input = Ref(f"{layer}-resolve", "pins") if pinned is None else Pinned(pinned)
-        yield Step(layer, layer, {"pins": source}, created)
-    yield Step("server-layer", "server-layer", {}, created)
-    chosen: dict[str, Input] = {"model": Ref("choose", "model"), "signature": Ref("model", "signature")}
-    yield Step("model-layer", "model-layer", chosen, {"name": recipe.name, "version": "1", **created})
+    base, wheels = _resolved("base", pins.base), _resolved("wheels", pins.wheels)
+    if isinstance(base, Ref):
+        yield Step(base.step, "base-resolve", {}, base_request(recipe))
+    if recipe.image.base.image is None:
+        yield Step("base", "base", {"pins": base}, _CREATED)
+    if isinstance(wheels, Ref):
+        yield Step(wheels.step, "wheels-resolve", {}, wheels_request(recipe))
+    yield from _built(recipe, base, wheels) if recipe.image.builder == "docker" else _assembled(recipe, wheels)
+    parts = {"base_pins": base, "wheels_pins": wheels, "model": _CHOSEN["model"], "signature": _CHOSEN["signature"]}
+    yield Step("sbom", "sbom", {**parts, **_image_refs(recipe)}, {"name": recipe.name})
+
+
+def _resolved(what: str, pinned: bytes | None) -> Ref | Pinned:
+    """What is locked of the base or the wheels, or what the step makes that resolves them."""
+    return Ref(f"{what}-resolve", "pins") if pinned is None else Pinned(pinned)
+
+
+_CREATED = {"created": CREATED}
+_CHOSEN: Mapping[str, Input] = {"model": Ref("choose", "model"), "signature": Ref("model", "signature")}
+
+
+def _image_params(recipe: Recipe) -> dict[str, Any]:
+    assert recipe.image is not None
     image = recipe.image
-    yield Step(
-        "image",
-        "image",
-        {**{layer: Ref(_layer_step(layer), "descriptor") for layer in LAYERS}, "model_file": Ref("choose", "model")},
-        {
-            "name": recipe.name,
-            "python": image.python,
-            "device": image.device,
-            "port": image.port,
-            "threads": image.limits.cpus,
-            **created,
-        },
-    )
+    facts = {"python": image.python, "device": image.device, "port": image.port, "threads": image.limits.cpus}
+    return {"name": recipe.name, **facts, **_CREATED}
 
 
-def _layer_refs() -> dict[str, Input]:
-    """The blobs of the image's layers, lowest first, as steps take them that read an image."""
-    return {f"layer-{place:02d}": Ref(_layer_step(layer), "blob") for place, layer in enumerate(LAYERS)}
+def _assembled(recipe: Recipe, wheels: Input) -> Iterator[Step]:
+    """The image as the OCI builder makes it: a step a layer."""
+    yield Step("wheels", "wheels", {"pins": wheels}, _CREATED)
+    yield Step("server-layer", "server-layer", {}, _CREATED)
+    yield Step("model-layer", "model-layer", _CHOSEN, {"name": recipe.name, "version": VERSION, **_CREATED})
+    layers = {layer: Ref(_layer_step(layer), "descriptor") for layer in LAYERS}
+    yield Step("image", "image", {**layers, "model_file": Ref("choose", "model")}, _image_params(recipe))
 
 
-def _running_image() -> dict[str, Input]:
+def _built(recipe: Recipe, base: Input, wheels: Input) -> Iterator[Step]:
+    """The image as an engine builds it: one step, for BuildKit has a cache of its own."""
+    assert recipe.image is not None
+    assembled: dict[str, Input] = {"base": Ref("base", "descriptor"), "base_blob": Ref("base", "blob")}
+    below = assembled if recipe.image.base.image is None else {"base_pins": base}
+    params = {**_image_params(recipe), "version": VERSION, "gpus": recipe.image.limits.gpus}
+    yield Step("image", "docker-build", {**below, "wheels_pins": wheels, **_CHOSEN}, params)
+
+
+def _pushed(file: RecipeFile) -> Iterator[Step]:
+    """The image looked through for secrets, sent to where it goes, and what belongs to it attached."""
+    recipe = file.recipe
+    assert recipe.push is not None
+    image = _image_refs(recipe)
+    yield Step("secrets", "secrets", {name: ref for name, ref in image.items() if name != "manifest"}, {})
+    params = {"to": recipe.push.to, "name": recipe.name, "tag": "latest"}
+    yield Step("push", "push", image, params, after=("gates", "secrets"))
+    documents = {"recipe": file.path, "lock": file.lock_path}
+    beside = {name: SourceFile(path.relative_to(file.project).as_posix()) for name, path in documents.items()}
+    parts = {"config": image["config"], "manifest": image["manifest"], "sbom": Ref("sbom", "sbom")}
+    yield Step("attach", "attach", {**parts, **beside}, params, after=("push",))
+
+
+def _running_image(recipe: Recipe) -> dict[str, Input]:
     """What a step needs that runs the image and asks it for answers."""
     return {
-        "config": Ref("image", "config"),
-        **_layer_refs(),
+        **{name: ref for name, ref in _image_refs(recipe).items() if name != "manifest"},
         "variant": Ref("choose", "model"),
         "evaluate": Ref("data", "evaluate"),
     }
@@ -273,9 +306,9 @@ def _running_image() -> dict[str, Input]:
 def _benchmarks(recipe: Recipe) -> Iterator[Step]:
     assert recipe.image is not None
     threads, limits = recipe.image.limits.cpus, recipe.image.limits.model_dump()
-    params = {"name": recipe.name, "threads": threads, "limits": limits}
+    params = {"name": recipe.name, "threads": threads, "limits": limits, "builder": recipe.image.builder}
     parity = {**params, **recipe.parity.model_dump(), "samples": 64}
-    yield Step("parity", "parity", _running_image(), parity)
+    yield Step("parity", "parity", _running_image(recipe), parity)
     for name, bench in recipe.benchmark.items():
         load = {
             "benchmark": name,
@@ -286,14 +319,9 @@ def _benchmarks(recipe: Recipe) -> Iterator[Step]:
             "against": ["process", "image"],
             "seed": recipe.seed,
         }
-        yield Step(f"benchmark/{name}", "benchmark", _running_image(), {**params, **load})
+        yield Step(f"benchmark/{name}", "benchmark", _running_image(recipe), {**params, **load})
     after = tuple(f"benchmark/{name}" for name in recipe.benchmark)
     yield Step("gates", "gates", {}, {"gate": gate_params(recipe)}, after=("choose", "parity", *after))
-
-
-def _tag(to: str) -> str:
-    """The tag an ``oci:FOLDER:TAG`` names, or ``latest``."""
-    return to.split(":")[2] if to.count(":") == 2 else "latest"
 
 
 def ingredients(step: Step, inputs: Mapping[str, str], isa: str, machine: str) -> dict[str, str]:

@@ -234,6 +234,7 @@ class Tolerance(Part):
     latency: Annotated[float, Field(ge=0)] = 0.25
     memory: Annotated[float, Field(ge=0)] = 0.10
     metric: Annotated[float, Field(ge=0)] = 0.0
+    size: Annotated[float, Field(ge=0)] = 0.001
 
 
 class Parity(Part):

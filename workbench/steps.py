@@ -65,7 +65,7 @@ class StepKind:
 _MODEL = ("onnx", "onnxruntime", "numpy")
 
 _IMAGE = ("workbench.image", "assets/image")
-_RUNNING = ("workbench.image", "workbench.bench", "workbench.server")
+_RUNNING = ("workbench.image", "workbench.engine", "workbench.bench", "workbench.server")
 
 KINDS: Mapping[str, StepKind] = {
     "fetch": StepKind("workbench.inputs:fetch", ("workbench.inputs",)),
@@ -86,6 +86,11 @@ KINDS: Mapping[str, StepKind] = {
     "server-layer": StepKind("workbench.image.content:server_layer", ("workbench.image", "workbench.server")),
     "model-layer": StepKind("workbench.image.content:model_layer", ("workbench.image",)),
     "image": StepKind("workbench.image.oci:assemble", ("workbench.image",)),
+    "docker-build": StepKind("workbench.image.docker:build", (*_IMAGE, "workbench.engine", "workbench.server")),
+    "sbom": StepKind(
+        "workbench.provenance.sbom:make", ("workbench.provenance", "workbench.image"), ("cyclonedx-python-lib",)
+    ),
+    "secrets": StepKind("workbench.image.secrets:scan", ("workbench.image",)),
     "parity": StepKind("workbench.image.parity:check", _RUNNING, _MODEL, isa=True),
     "benchmark": StepKind("workbench.bench.benchmark:measure", _RUNNING, (*_MODEL, "mlcommons-loadgen"), "figure"),
     "gates": StepKind("workbench.decide:gates", ("workbench.evaluate",), nature="decision"),
@@ -94,5 +99,12 @@ KINDS: Mapping[str, StepKind] = {
         ("workbench.registry",),
         nature="effect",
         in_place="workbench.registry.push:in_place",
+    ),
+    "attach": StepKind(
+        "workbench.provenance.attach:attach",
+        ("workbench.provenance", "workbench.registry"),
+        nature="effect",
+        in_place="workbench.provenance.attach:in_place",
+        reads_lock=True,
     ),
 }

@@ -3,47 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-CREATED = 1_700_000_000
-LAYERS = ("base", "wheels", "server", "model")
+from digits_image import CREATED, LAYERS, Emit, Image
 
-
-@dataclass
-class Emit:
-    """What a step may say, kept for the test to read."""
-
-    scratch: Path
-    notes: list[str] = field(default_factory=list)
-
-    def progress(self, done: float, total: float, text: str = "") -> None:
-        assert 0 <= done <= total
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def sample(self, kind: str, values: Mapping[str, Any]) -> None:
-        raise AssertionError("these steps measure nothing")
-
-
-@dataclass(frozen=True)
-class Image:
-    """Where the parts of an image lie: ``config``, ``manifest``, ``base_blob`` …, ``base_pins``, ``wheels_pins``."""
-
-    files: dict[str, Path]
-    folder: Path
-
-    @property
-    def blobs(self) -> list[Path]:
-        return [self.files[f"{layer}_blob"] for layer in LAYERS]
-
-    @property
-    def layers(self) -> dict[str, Path]:
-        """The blobs as a step takes them that reads an image."""
-        return {f"layer-{place:02d}": blob for place, blob in enumerate(self.blobs)}
+__all__ = ["CREATED", "LAYERS", "Emit", "Image", "named", "wheel"]
 
 
 def wheel(folder: Path, name: str, files: dict[str, bytes], modes: dict[str, int] | None = None) -> Path:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from workbench.assets import asset
 from workbench.errors import StepFailed
-from workbench.image import limits, parity
+from workbench.image import limits, parity, runtime
 from workbench.image.v2 import arrays_of, infer_body
 
 LIMITS = {"cpus": 1, "memory": None}
@@ -34,7 +34,7 @@ def inputs_of(image: Image, folder: Path, variant: Path | None = None) -> dict[s
 @pytest.fixture
 def unpacked_before(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a test the unpacking, which another one shows."""
-    monkeypatch.setattr(parity, "unpacked_for_now", lambda *_: contextlib.nullcontext(root))
+    monkeypatch.setattr(runtime, "unpacked_for_now", lambda *_: contextlib.nullcontext(root))
 
 
 @pytest.mark.integration

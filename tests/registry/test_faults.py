@@ -14,6 +14,7 @@ from proxy import Proxy, Tokens
 from services import Service
 
 from workbench.errors import MachineLacks, StepFailed, WorkbenchError
+from workbench.registry.http import Patience
 from workbench.registry.layout import digest_of
 from workbench.registry.push import in_place, push
 from workbench.registry.reference import parse
@@ -275,6 +276,14 @@ def test_a_registry_that_does_not_run_is_said_after_some_tries(tmp_path: Path, e
     assert in_place(parts, params, tmp_path, digest_of) is None
 
 
+def test_a_registry_that_does_not_answer_is_said(repository: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        target = Remote(parse(f"{address}/{repository}"), Patience(attempts=1, answer_s=0.05))
+        with pytest.raises(MachineLacks, match="does not answer in time"):
+            target.has_blob(sha256(b""))
+
+
 def test_a_name_that_nobody_knows_is_said(emit: Emit) -> None:
     with pytest.raises(MachineLacks, match=r"nobody\.invalid"):
         remote("nobody.invalid", "a").has_blob(sha256(b""))
@@ -335,8 +344,6 @@ def test_a_token_that_ends_within_a_blob_is_fetched_anew(with_tokens: Proxy, rep
 
 
 def test_a_token_is_replaced_before_it_ends(with_tokens: Proxy, repository: str) -> None:
-    from workbench.registry.http import Patience
-
     now = [0.0]
     target = Remote(parse(f"{with_tokens.address}/{repository}"), Patience(clock=lambda: now[0]))
     target.has_blob(sha256(b"a"))

@@ -116,6 +116,23 @@ def test_an_image_that_lost_a_part_or_its_bytes_is_not_in_place(tmp_path: Path, 
     assert in_place(parts, params, tmp_path, digest_of) is None
 
 
+def test_an_image_in_place_in_a_layout_needs_no_http_client(tmp_path: Path) -> None:
+    parts = image(tmp_path / "image")
+    params = {"to": "oci:layout:1.4", "name": "digits", "tag": None}
+    pushed(parts, f"oci:{tmp_path}/layout:1.4")
+    program = (
+        "import json, pathlib, sys\n"
+        "from workbench.registry.layout import digest_of\n"
+        "from workbench.registry.push import in_place\n"
+        "inputs = {name: pathlib.Path(path) for name, path in json.loads(sys.argv[1]).items()}\n"
+        "assert in_place(inputs, json.loads(sys.argv[2]), pathlib.Path(sys.argv[3]), digest_of)\n"
+        "print([name for name in ('requests', 'docker', 'ssl', 'tenacity') if name in sys.modules])\n"
+    )
+    words = [json.dumps({name: str(path) for name, path in parts.items()}), json.dumps(params), str(tmp_path)]
+    said = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
+
+
 def test_other_tags_and_what_others_wrote_stay(tmp_path: Path) -> None:
     pushed(image(tmp_path / "one"), f"oci:{tmp_path}/layout:a")
     index = tmp_path / "layout" / "index.json"

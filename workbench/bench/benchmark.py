@@ -285,7 +285,7 @@ def _client_cost(bench: Bench, series: str, target: Mapping[str, Any], load: Loa
         result = bench.drive({"kind": "null"}, short, f"{series}-null")
     else:
         with targets.null_server() as null:
-            result = bench.drive({**target, "port": null.port}, short, f"{series}-null")
+            result = bench.drive({**target, "host": null.host, "port": null.port}, short, f"{series}-null")
     if result["failed"]:
         raise StepFailed(f"The null responder failed: {result['first_failure']}", "See the step's log.")
     return {"p50": int(result["percentiles"]["0.5"])}
@@ -305,14 +305,10 @@ def _starts(inputs: Mapping[str, Path], bench: Bench, against: Sequence[str]) ->
                 (folder / bench.name / "1" / "model.onnx").symlink_to(bench.variant.resolve())
                 starts[series] = functools.partial(targets.local_server, folder, bench.threads)
             else:
-                from workbench.image.layers import layer_files
-                from workbench.image.sandbox import unpacked_for_now
+                from workbench.image.runtime import prepared
 
-                config, blobs = inputs["config"], layer_files(inputs)
-                root = stack.enter_context(unpacked_for_now(config, blobs, bench.emit.scratch))
-                starts[series] = functools.partial(
-                    targets.image, root, config, bench.threads, bench.params.get("limits", {})
-                )
+                start = stack.enter_context(prepared(inputs, bench.params, bench.emit.scratch))
+                starts[series] = functools.partial(targets.image, start)
         yield starts
 
 

@@ -12,13 +12,16 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from workbench.bench.http import Connection, Endpoint, HttpFailure
 from workbench.bench.samples import feeds, inputs_of_metadata, request_bodies
-from workbench.errors import StepFailed
+from workbench.errors import MachineLacks, StepFailed
 from workbench.process import descendants, die_with_parent
+
+if TYPE_CHECKING:
+    from workbench.image.runtime import Start
 
 STOP_S = 30.0
 
@@ -38,17 +41,19 @@ class Running:
 
 
 @contextlib.contextmanager
-def image(root: Path, config: Path, threads: int, limits: Mapping[str, Any]) -> Iterator[Running]:
-    """The unpacked image at ``root``, running within ``limits`` (``cpus``, and ``memory`` in bytes or None)."""
-    from workbench.image.limits import some_cpus
-    from workbench.image.sandbox import Container
-
-    cpus = some_cpus(limits["cpus"]) if limits.get("cpus") else None
-    env = {"WORKBENCH_THREADS": str(threads)}
+def image(start: Start) -> Iterator[Running]:
+    """An image that :func:`workbench.image.runtime.prepared` made ready, running within its limits."""
     since = time.monotonic()
-    with Container(root, config, env=env, cpus=cpus, memory=limits.get("memory")) as container:
+    with start() as container:
+        if not container.pid:
+            raise MachineLacks(
+                "The engine runs containers elsewhere: their processor time and memory cannot be seen from here.",
+                "Benchmark on the engine's own machine.",
+            )
         held = {"cpus": sorted(os.sched_getaffinity(container.pid)), "memory_held": container.memory_held}
-        yield Running("127.0.0.1", container.port, container.pid, since, held)
+        # Past the engine's proxy, whose time is not the image's.
+        host, port = container.direct or ("127.0.0.1", container.port)
+        yield Running(host, port, container.pid, since, held)
 
 
 @contextlib.contextmanager

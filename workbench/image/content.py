@@ -29,12 +29,17 @@ weights (pruned, palettised) is another matter, so samples of the file decide.""
 
 def server_layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:  # noqa: ARG001
     """The layer with ``workbench.server`` below ``/app``. ``params``: ``created`` (seconds since 1970)."""
+    entries = [file_from(path, source) for path, source in server_files().items()]
+    return write_layer("server", entries, emit.scratch, created=params["created"])
+
+
+def server_files() -> dict[str, Path]:
+    """The server's source, by its path in the image. Raises StepFailed where the installation is not whole."""
     package = Path(workbench.__file__).resolve().parent
     sources = [package / "__init__.py", *sorted((package / "server").rglob("*.py"))]
     if len(sources) < 2:
         raise StepFailed("This installation of workbench lacks workbench/server.", "Install workbench again.")
-    entries = [file_from(f"{APP}/workbench/{source.relative_to(package).as_posix()}", source) for source in sources]
-    return write_layer("server", entries, emit.scratch, created=params["created"])
+    return {f"{APP}/workbench/{source.relative_to(package).as_posix()}": source for source in sources}
 
 
 def compresses(path: Path) -> bool:
@@ -52,13 +57,30 @@ def compresses(path: Path) -> bool:
     return left < WORTH_COMPRESSING * taken
 
 
+def model_level(path: Path) -> int:
+    """zlib's level for a layer with that model.
+
+    1 where it is worth it: of zeros mostly, higher levels take little more. 0 stores, in gzip's frame all the same:
+    tools that copy images compress a plain tar, and its digest would be another.
+    """
+    return 1 if compresses(path) else 0
+
+
 def model_layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
     """The layer with the model below ``/models/<name>/<version>/``, only stored where compressing would gain little.
 
     ``params``: ``name``, ``version``, ``created``. Raises UsageError for a name that cannot be part of a path and an
     address.
     """
-    name, version = str(params["name"]), str(params["version"])
+    files = model_files(inputs, str(params["name"]), str(params["version"]))
+    entries = [file_from(path, source) for path, source in files.items()]
+    level = model_level(inputs["model"])
+    return write_layer("model", entries, emit.scratch, created=params["created"], level=level)
+
+
+def model_files(inputs: Mapping[str, Path], name: str, version: str) -> dict[str, Path]:
+    """Where ``model`` and ``signature`` lie in the image. Raises UsageError for a name that cannot be part of a path
+    and an address."""
     for text in (name, version):
         if not _MODEL_NAME.fullmatch(text):
             raise UsageError(
@@ -66,12 +88,4 @@ def model_layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emi
                 "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
             )
     folder = f"{MODELS}/{name}/{version}"
-    model = inputs["model"]
-    entries = [
-        file_from(f"{folder}/model.onnx", model),
-        file_from(f"{folder}/signature.json", inputs["signature"]),
-    ]
-    # Level 1: of what is worth compressing, zeros mostly, higher levels take little more.
-    # Stored in gzip's frame all the same: tools that copy images compress a plain tar, and its digest would be another.
-    level = 1 if compresses(model) else 0
-    return write_layer("model", entries, emit.scratch, created=params["created"], level=level)
+    return {f"{folder}/model.onnx": inputs["model"], f"{folder}/signature.json": inputs["signature"]}

@@ -177,14 +177,9 @@ def write_layer(
     descriptor = {
         **(more or {}),
         "name": name,
-        "mediaType": TAR_GZIP,
-        "diff_id": blob.diff_id,
-        "digest": blob.digest,
-        "size": blob.size,
-        "uncompressed": blob.uncompressed,
+        **_described(blob, level),
         "files": sum(entry.kind != "folder" for entry in entries),
         "omitted_bytes": omitted_bytes,
-        "compressor": f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {level}",
     }
     contents = [{"path": f"/{entry.path}", "size": entry.size} for entry in entries if entry.kind != "folder"]
     return Outputs(
@@ -195,6 +190,27 @@ def write_layer(
         },
         values=descriptor,
     )
+
+
+def pack(tar: BinaryIO, path: Path, level: int = GZIP_LEVEL) -> dict[str, Any]:
+    """Packs a layer that another program wrote into the blob ``path``; what the descriptor of any layer says of it."""
+    with path.open("wb") as file:
+        blob = _Blob(file, level)
+        while piece := tar.read(PIECE):
+            blob.write(piece)
+        blob.close()
+    return _described(blob, level)
+
+
+def _described(blob: _Blob, level: int) -> dict[str, Any]:
+    return {
+        "mediaType": TAR_GZIP,
+        "diff_id": blob.diff_id,
+        "digest": blob.digest,
+        "size": blob.size,
+        "uncompressed": blob.uncompressed,
+        "compressor": f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {level}",
+    }
 
 
 def canonical(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,52 +75,71 @@ def _environment(port: int, threads: int, device: str) -> list[str]:
     return [f"{name}={value}" for name, value in sorted(values.items())]
 
 
-def image_config(params: Mapping[str, Any], layers: list[Mapping[str, Any]], model_digest: str) -> dict[str, Any]:
+def runtime_config(params: Mapping[str, Any], model_digest: str) -> dict[str, Any]:
+    """How a container of the image runs: the ``config`` part of its config, whichever builder makes it.
+
+    ``params`` as for :func:`assemble`; with ``interpreter``, Python lies there.
+    """
+    python = params.get("interpreter") or interpreter(params["python"])
+    return {
+        "User": f"{APP_USER}:{APP_USER}",
+        "ExposedPorts": {f"{params['port']}/tcp": {}},
+        "Env": _environment(params["port"], params["threads"], params["device"]),
+        "Entrypoint": [python, "-m", "workbench.server"],
+        "WorkingDir": "/",
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {
+            "Test": ["CMD", python, "-S", "-c", _HEALTH],
+            "Interval": 10 * _SECOND,
+            "Timeout": 5 * _SECOND,
+            "StartPeriod": 30 * _SECOND,
+            "Retries": 3,
+        },
+        "Labels": {
+            "org.opencontainers.image.title": params["name"],
+            "workbench.version": workbench.__version__,
+            "workbench.model": model_digest,
+        },
+    }
+
+
+def timestamp(created: int) -> str:
+    """``created`` (seconds since 1970) as an image's config has it."""
+    return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def image_config(params: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], model_digest: str) -> dict[str, Any]:
     """The image's config for these ``layers`` (descriptors, lowest first); see :func:`assemble` for ``params``."""
-    created = datetime.fromtimestamp(params["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    python = interpreter(params["python"])
+    created = timestamp(params["created"])
     return {
         "architecture": layers[0]["architecture"],
         "os": "linux",
         "created": created,
-        "config": {
-            "User": f"{APP_USER}:{APP_USER}",
-            "ExposedPorts": {f"{params['port']}/tcp": {}},
-            "Env": _environment(params["port"], params["threads"], params["device"]),
-            "Entrypoint": [python, "-m", "workbench.server"],
-            "WorkingDir": "/",
-            "StopSignal": "SIGTERM",
-            "Healthcheck": {
-                "Test": ["CMD", python, "-S", "-c", _HEALTH],
-                "Interval": 10 * _SECOND,
-                "Timeout": 5 * _SECOND,
-                "StartPeriod": 30 * _SECOND,
-                "Retries": 3,
-            },
-            "Labels": {
-                "org.opencontainers.image.title": params["name"],
-                "workbench.version": workbench.__version__,
-                "workbench.model": model_digest,
-            },
-        },
+        "config": runtime_config(params, model_digest),
         "rootfs": {"type": "layers", "diff_ids": [layer["diff_id"] for layer in layers]},
-        "history": [{"created": created, "created_by": f"workbench {layer['name']}"} for layer in layers],
+        "history": history_of(layers, created),
     }
 
 
-def image_manifest(config: bytes, layers: list[Mapping[str, Any]]) -> dict[str, Any]:
+def history_of(layers: Sequence[Mapping[str, Any]], created: str) -> list[dict[str, Any]]:
+    """A line of history for each layer, that says nothing of where it was made."""
+    return [{"created": created, "created_by": f"workbench {layer['name']}"} for layer in layers]
+
+
+def image_manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The manifest that binds the ``config`` bytes and the blobs of ``layers``."""
     healthcheck = json.loads(config)["config"]["Healthcheck"]["Test"]
     return {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": _digest(config), "size": len(config)},
+        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
         "layers": [{key: layer[key] for key in ("mediaType", "digest", "size")} for layer in layers],
         "annotations": {HEALTHCHECK_ANNOTATION: canonical(healthcheck[1:]).decode()},
     }
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """``sha256:…`` of the bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -143,8 +162,8 @@ def assemble(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) 
     (emit.scratch / "config").write_bytes(config)
     (emit.scratch / "manifest").write_bytes(manifest)
     values = {
-        "config": _digest(config),
-        "manifest": _digest(manifest),
+        "config": digest_of(config),
+        "manifest": digest_of(manifest),
         "size": sum(layer["size"] for layer in layers) + len(config),
         "uncompressed": sum(layer["uncompressed"] for layer in layers),
         "layers": layers,

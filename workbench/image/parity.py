@@ -11,19 +11,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.bench.targets import peak_memory
 from workbench.errors import StepFailed
-from workbench.image.layers import layer_files
-from workbench.image.limits import some_cpus
-from workbench.image.sandbox import Container, unpacked_for_now
+from workbench.image import runtime
+from workbench.image.sandbox import Container
 from workbench.image.v2 import Client, names_of
 from workbench.server.session import open_session
 from workbench.steps import Emit, Outputs
 from workbench.units import format_size
+
+if TYPE_CHECKING:
+    from workbench.engine.container import EngineContainer
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -122,8 +124,8 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """Compares the running image with ``variant`` in process, on samples of ``evaluate``.
 
     ``inputs``: ``config``, the layers' blobs ``layer-…`` (lowest first), ``variant``, ``evaluate``.
-    ``params``: ``name`` (of the model in the image), ``atol``, ``rtol``, ``threads``, ``samples``, ``limits`` (``cpus``
-    and ``memory`` in bytes or None). Raises StepFailed where they differ.
+    ``params``: ``name`` (of the model in the image), ``atol``, ``rtol``, ``samples``, and how it runs: ``builder``,
+    ``threads``, ``limits`` (see :func:`workbench.image.runtime.prepared`). Raises StepFailed where they differ.
     """
     session = open_session(inputs["variant"], params["threads"])
     names = [output.name for output in session.get_outputs()]
@@ -133,13 +135,8 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     if not requests:
         raise StepFailed("There are fewer evaluation samples than the model takes at once.", "Give more samples.")
     difference = Difference(float(params["atol"]), float(params["rtol"]))
-    env = {"WORKBENCH_THREADS": str(params["threads"])}
-    allowed = params["limits"]
-    emit.progress(0, len(requests), "unpacking the image")
-    with (
-        unpacked_for_now(inputs["config"], layer_files(inputs), emit.scratch) as root,
-        Container(root, inputs["config"], env=env, cpus=some_cpus(allowed["cpus"]), memory=allowed["memory"]) as image,
-    ):
+    emit.progress(0, len(requests), "starting the image")
+    with runtime.prepared(inputs, params, emit.scratch) as start, start() as image:
         if image.method == "loader":
             emit.note("No user namespaces here: the image runs by its own loader, not fenced.")
         with Client(image.port, params["name"]) as client:
@@ -147,7 +144,7 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
                 emit.progress(done, len(requests), "comparing answers")
                 expected = dict(zip(names, session.run(names, request), strict=True))
                 difference.compare(done, expected, client.infer(request))
-        _note_limits(image, allowed, emit)
+        _note_limits(image, params["limits"], emit)
         method, start_s = image.method, image.start_s
     emit.progress(len(requests), len(requests))
     if not difference.equal:
@@ -162,7 +159,7 @@ def check(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     return Outputs(values={"samples": len(requests), **difference.as_values(), "method": method})
 
 
-def _note_limits(image: Container, allowed: Mapping[str, Any], emit: Emit) -> None:
+def _note_limits(image: Container | EngineContainer, allowed: Mapping[str, Any], emit: Emit) -> None:
     """Says which of the recipe's limits this machine does not hold the image to."""
     here = len(os.sched_getaffinity(0))
     if allowed["cpus"] > here:

@@ -83,6 +83,7 @@ class Container:
         self.method: Method = method or method_here()
         self.port = port
         self.pid = 0
+        self.direct: tuple[str, int] | None = None  # as an engine's container has; here no proxy stands in between
         self.start_s = 0.0
         self.memory_held = False
         self._env = {**_environment(self.image["Env"]), "WORKBENCH_HOST": "127.0.0.1", **(env or {})}

@@ -62,7 +62,7 @@ def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
     left_out = omit.shipped().distributions - asked
     chosen = [_chosen(package, tags) for package in packages if _normalised(package["name"]) not in left_out]
     emit.progress(1, 2, f"fetching {len(chosen)} wheels")
-    files = _fetched(chosen, python, where, emit)
+    files = fetched(chosen, python, where, emit)
     wheels = [{**wheel, "size": files[wheel["sha256"]].stat().st_size} for wheel in chosen]
     pins = {"python": python, "platform": platform, "wheels": sorted(wheels, key=lambda wheel: str(wheel["name"]))}
     emit.progress(2, 2)
@@ -138,9 +138,7 @@ def _chosen(package: Mapping[str, Any], tags: Sequence[str]) -> dict[str, Any]:
     return {"name": package["name"], "version": package["version"], "filename": filename, "sha256": sha256}
 
 
-def _fetched(
-    wheels: Iterable[Mapping[str, Any]], python: str, where: index.Index | None, emit: Emit
-) -> dict[str, Path]:
+def fetched(wheels: Iterable[Mapping[str, Any]], python: str, where: index.Index | None, emit: Emit) -> dict[str, Path]:
     """The wheel files by sha256: from the cache, the rest fetched in one go and verified."""
     files: dict[str, Path] = {}
     missing = []
@@ -220,7 +218,7 @@ def layer(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """
     pins = read_pins(inputs["pins"])
     emit.progress(0, 2, "fetching wheels")
-    files = _fetched(pins["wheels"], pins["python"], None, emit)
+    files = fetched(pins["wheels"], pins["python"], None, emit)
     emit.progress(1, 2, "unpacking")
     with unwheel.Unpacked(omit.shipped()) as unpacked:
         for wheel in pins["wheels"]:

@@ -6,15 +6,16 @@ host and the repository; it never holds what a registry said of its own, a query
 
 from __future__ import annotations
 
-import email.utils
 import json
-import socket
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from workbench.errors import MachineLacks, StepFailed, WorkbenchError
+
+if TYPE_CHECKING:
+    import ssl
 
 # Of what a registry says, only these words are repeated.
 _CODES = frozenset(
@@ -96,7 +97,7 @@ def _no_room(status: int, host: str, place: str) -> MachineLacks:
         return _lacks(f"{host} takes no blob of this size for {place} (413).", "Raise its limit for uploads.")
     return _lacks(
         f"{host} has no room for {place}: its disk or quota is full ({status}).",
-        "Free space there, then run the same command again: what arrived is not sent again.",
+        "Free space there, then run the same command again: blobs that arrived are not sent again.",
     )
 
 
@@ -110,6 +111,8 @@ def retry_after(text: str) -> float | None:
     """The seconds that a ``Retry-After`` header asks for: a number or a date; None for neither."""
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    import email.utils
+
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError):
@@ -118,6 +121,10 @@ def retry_after(text: str) -> float | None:
 
 def unreachable(error: BaseException, host: str) -> WorkbenchError | Passing:
     """What an exception of the HTTP client on the way to ``host`` means."""
+    # Not above: a layout's errors are here too, and a run that finds its image in place does not wait for TLS.
+    import socket
+    import ssl
+
     causes = list(_causes(error))
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
@@ -142,9 +149,10 @@ def unreachable(error: BaseException, host: str) -> WorkbenchError | Passing:
 
 
 def _no_tls(error: ssl.SSLError, host: str) -> MachineLacks:
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if error.reason == "CERTIFICATE_VERIFY_FAILED":
+        why = getattr(error, "verify_message", "")
         return _lacks(
-            f"The certificate of {host} is not trusted: {error.verify_message}.",
+            f"The certificate of {host} is not trusted: {why}.",
             "Add its authority to the system's, or name a file with it in REQUESTS_CA_BUNDLE.",
         )
     if error.reason in _PLAIN:

@@ -59,7 +59,7 @@ class Patience:
 
     attempts: int = 5
     connect_s: float = 10.0
-    answer_s: float = 300.0
+    answer_s: float = 120.0
     longest_s: float = 120.0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from workbench.registry.target import Target
 
 if TYPE_CHECKING:
     from workbench.registry.http import Patience
+
+# Cosign keeps the signatures of an image beside it under such a tag.
+_SIGNATURES = re.compile(r"sha256-[0-9a-f]{64}\.sig")
 
 
 def open_target(to: str, project: Path = Path(), patience: Patience | None = None) -> tuple[Target, str]:
@@ -27,7 +31,7 @@ def open_target(to: str, project: Path = Path(), patience: Patience | None = Non
     target = Folder(project / layout.folder, layout.folder)
     chosen = layout.digest or layout.tag
     if chosen is None:
-        tags = sorted(target.layout.tags())
+        tags = sorted(tag for tag in target.layout.tags() if not _SIGNATURES.fullmatch(tag))
         if len(tags) != 1:
             raise UsageError(
                 f"{to} does not say which image.", f"Write {to}:TAG; its tags: {', '.join(tags) or 'none'}."

@@ -1,0 +1,1 @@
+"""The container engine: Docker, or Podman through the socket that speaks Docker's protocol."""

@@ -1,0 +1,113 @@
+"""The Dockerfile of an image, as a pure function: the same that is built here and that ``workbench eject`` gives away.
+
+It says what :mod:`workbench.image.oci` does, for whom BuildKit writes the layers: the file tree
+(:mod:`workbench.image.tree`) is the same. It needs nothing newer than the BuildKit of Docker 20.10, and no frontend
+that would have to be fetched; there the ``RUN`` instruction has no ``--network``, so the build as a whole is told to
+have none, and the build stage sees to it that it was (:func:`workbench.image.unpack_wheels.refuse_network`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import UsageError
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a Dockerfile is made of: the base's reference, Python's path in it, the time of what is unpacked (seconds
+    since 1970), and how a container runs (:func:`workbench.image.oci.runtime_config`)."""
+
+    base: str
+    interpreter: str
+    created: int
+    runtime: Mapping[str, Any]
+
+
+def render(parameters: Parameters) -> str:
+    """The text of the Dockerfile. Raises UsageError for a value that cannot stand in one."""
+    runtime = parameters.runtime
+    port = ", ".join(runtime["ExposedPorts"])
+    return f"""\
+# Written by workbench; its context lies beside it. Build it with BuildKit, without a network:
+#   docker build --network=none --tag {_word(runtime["Labels"]["org.opencontainers.image.title"])} .
+
+# --- The build stage: the locked wheels, each checked against its sha256. Only /out leaves this stage.
+FROM {_word(parameters.base)} AS wheels
+# A base may name another user, who could not write /out. No container ever runs as this stage's user.
+# hadolint ignore=DL3002
+USER 0:0
+WORKDIR /build
+# Wheels and unpacking code are mounted, so neither is ever part of a layer; the base has no shell, hence the exec form.
+RUN --mount=type=bind,source=build,target=/build \\
+    --mount=type=bind,source=wheels,target=/wheels \\
+    {_words(_unpacking(parameters))}
+
+# --- The runtime stage only copies: nothing runs in it, so it holds what is listed here and nothing else.
+# Each COPY is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
+FROM {_word(parameters.base)} AS runtime
+# By far the largest, and another only when a locked version changes.
+COPY --from=wheels /out/ /
+# A few KiB of source, another with each version of workbench; above the wheels, which it thereby never touches.
+COPY server/ /
+# Last, for it changes most often: a new model is one new layer, and nothing else is built, sent or pulled again.
+COPY model/ /
+
+# Configuration makes no layers. What changes with every model, its label, stands last.
+{_environment(runtime["Env"])}
+WORKDIR {_word(runtime["WorkingDir"])}
+USER {_word(runtime["User"])}
+EXPOSE {port}
+STOPSIGNAL {runtime["StopSignal"]}
+{_healthcheck(runtime["Healthcheck"])}
+ENTRYPOINT {_words(runtime["Entrypoint"])}
+{_labels(runtime["Labels"])}
+"""
+
+
+def _unpacking(parameters: Parameters) -> list[str]:
+    """The command of the build stage."""
+    module = ["-m", "workbench.image.unpack_wheels"]
+    files = ["/build/wheels.json", "/wheels", "/build/omit.txt", "/out", str(parameters.created)]
+    return [parameters.interpreter, "-B", *module, *files]
+
+
+def _environment(pairs: Sequence[str]) -> str:
+    split = (pair.split("=", 1) for pair in pairs)
+    return "ENV " + " \\\n    ".join(f"{_word(name)}={_quoted(value)}" for name, value in split)
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "LABEL " + " \\\n      ".join(f"{_word(name)}={_quoted(value)}" for name, value in labels.items())
+
+
+def _healthcheck(check: Mapping[str, Any]) -> str:
+    times = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
+    options = [f"--{option}={check[key] // _SECOND}s" for option, key in times.items()]
+    kind, *words = check["Test"]
+    return " ".join(("HEALTHCHECK", *options, f"--retries={check['Retries']}", kind, _words(words)))
+
+
+def _words(words: Sequence[str]) -> str:
+    """The exec form: JSON, in which Docker replaces no variables."""
+    return json.dumps(list(words), ensure_ascii=True)
+
+
+def _word(text: str) -> str:
+    """A word that stands without quotes."""
+    if not text or not text.isascii() or not text.isprintable() or any(char in " \\$\"'#" for char in text):
+        raise UsageError(f"{text!r} cannot stand in a Dockerfile.", "Use letters, digits and '.', '_', '-', '/', ':'.")
+    return text
+
+
+def _quoted(text: str) -> str:
+    """A value in quotes that Docker reads back as ``text``."""
+    if not text.isprintable():
+        raise UsageError(f"{text!r} cannot stand in a Dockerfile.", "Use printable characters.")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'
