@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from workbench import lock, recipe
 from workbench.errors import UsageError
 from workbench.registry.where import open_destination
-from workbench.store import canonical, digest_of, digest_of_bytes
+from workbench.store import Store, canonical, digest_of
 
 ARTIFACT = "application/vnd.workbench.inputs.v1"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -42,11 +41,11 @@ def push_inputs(path: Path, to: str = "") -> dict[str, Any]:
         layers.append(
             {"mediaType": "application/octet-stream", "digest": digest, "size": size, "annotations": annotations}
         )
-    with tempfile.NamedTemporaryFile(prefix="workbench-") as empty:
-        empty.write(b"{}")
-        empty.flush()
-        target.add_blob(Path(empty.name), digest_of_bytes(b"{}"))
-    config = {"mediaType": _EMPTY, "digest": digest_of_bytes(b"{}"), "size": 2}
+    store = Store(file.project / ".workbench")
+    store.create()
+    empty = store.put_bytes(b"{}")
+    target.add_blob(store.path(empty), empty)
+    config = {"mediaType": _EMPTY, "digest": empty, "size": 2}
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
