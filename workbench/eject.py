@@ -14,7 +14,7 @@ from workbench.plan import Input, Pinned, Ref, Step, models, plan
 from workbench.run import pins_for
 from workbench.store import Result, Store, digest_of_bytes, unwritable
 
-_ROOMS = ("workbench.model", "workbench.compress", "workbench.image")
+_ROOMS = ("workbench.inputs", "workbench.model", "workbench.compress", "workbench.image")
 
 
 class _Silent:

@@ -42,7 +42,7 @@ def export_variant(path: Path, variant: str | None, output: Path) -> str:
 
 def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, store: Store) -> str | None:
     """The digest of what the step ``wanted`` made."""
-    results = results_of(file, locked, store, ("workbench.model", "workbench.compress"))
+    results = results_of(file, locked, store, ("workbench.inputs", "workbench.model", "workbench.compress"))
     return results[wanted].digest("model") if wanted in results else None
 
 
@@ -55,7 +55,7 @@ def results_of(
     results: dict[str, Result] = {}
     for step in plan(file, pins_for(file, locked, [])):
         if KINDS[step.kind].packages[0] in rooms and _ready(step.inputs, results):
-            result = lookup.find(step, lookup.ingredients(step, results))
+            result = lookup.find(step, lookup.ingredients(step, results), results)
             if result is not None:
                 results[step.id] = result
     return results
