@@ -266,6 +266,14 @@ def test_without_an_engine_the_cure_is_said(image: Image, tmp_path: Path, monkey
     assert "DOCKER_HOST" in caught.value.cure
 
 
+def test_a_cache_that_cannot_be_written_is_named(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = builder._context_folder("digits")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(MachineLacks, match="file cannot be written"), folder:
+        pass
+
+
 def test_another_python_than_the_bases_is_refused(image: Image, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has Python 3\.11, and the recipe asks for 3\.12"):
         built(inputs_of(image), tmp_path / "scratch", python="3.12")

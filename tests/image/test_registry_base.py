@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import services
-from docker_helpers import built, client_of, inputs_of, tree_of
+from docker_helpers import PARAMS, built, client_of, inputs_of, tree_of
 from image_helpers import Emit, Image
 
+from workbench import eject
 from workbench.engine.load import archive
 from workbench.errors import MachineLacks, UsageError
 from workbench.image import base, registry_base
@@ -78,6 +79,13 @@ def test_an_image_is_built_on_a_base_that_is_locked_by_digest(
     assert config["config"]["Entrypoint"][0] == "/usr/bin/python3.11"
     with client_of(engine.address) as client:
         assert client.containers.list(all=True, filters={"ancestor": pins["config"]}) == []
+
+    parts = {**inputs, "base_pins": outputs.files["pins"]}
+    assert "base.tar" not in eject._into(tmp_path / "out", PARAMS, parts)
+    assert f"FROM {pins['image']} AS runtime\n" in (tmp_path / "out" / "Dockerfile").read_text()
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert f"The base is {pins['image']}, which the engine fetches." in readme
+    assert "docker load" not in readme
 
 
 def test_a_base_with_another_python_is_refused(

@@ -77,7 +77,7 @@ def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
     if "image" in params["base"]:
         from workbench.image import registry_base
 
-        return registry_base.resolve(str(params["base"]["image"]), str(params["python"]), emit)
+        return registry_base.resolve(str(params["base"]["image"]), str(params.get("python", "3.11")), emit)
     suite = suite_of(params["base"])
     added = list(params.get("packages") or ())
     for name in added:

@@ -27,7 +27,7 @@ from workbench.engine.connect import address, connect
 from workbench.engine.errors import told
 from workbench.engine.leftovers import labels
 from workbench.engine.load import archive, ensure_loaded, tag_of
-from workbench.errors import StepFailed, UsageError
+from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.image import buildkit, downloads, oci, packed, registry_base, saved, tree, wheels
 from workbench.image.base import SUITES
 from workbench.image.content import APP, MODELS, model_level
@@ -170,16 +170,20 @@ def _context_folder(name: str) -> Iterator[Path]:
 
     BuildKit knows a context by its path, and asks only for what changed since it saw it last.
     """
-    above = downloads.cache_folder() / "contexts"
-    above.mkdir(parents=True, exist_ok=True)
-    folder = above / name
-    with (above / f"{name}.lock").open("ab") as lock:
+    folder = downloads.cache_folder() / "contexts" / name
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(folder.with_name(f"{name}.lock").open("ab"))
+        except OSError as error:
+            raise MachineLacks(
+                f"The cache {downloads.cache_folder()} cannot be written: {error.strerror or error}.",
+                "Free disk space, or name another folder in WORKBENCH_CACHE.",
+            ) from error
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(folder, ignore_errors=True)  # a killed build's
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 def _built(cli: buildkit.Cli, folder: Path, emit: Emit) -> str:
@@ -347,7 +351,7 @@ def _config(
 def _hand_over(client: DockerClient, name: str, config: bytes, layers: int) -> None:
     """Gives the engine the config over the ``layers`` that it has, so that whoever runs the image need not load it.
 
-    An engine that wants the layers as well says so; then they are loaded when the image is run.
+    An engine that wants the layers as well refuses it; then they are loaded when the image is run.
     """
     pieces = archive(config, [Path()] * layers, tag_of(name, oci.digest_of(config)), skip=layers)
     with contextlib.suppress(docker.errors.DockerException):
