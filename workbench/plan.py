@@ -89,7 +89,10 @@ class Pins:
 def base_request(recipe: Recipe) -> dict[str, Any]:
     """What the base is resolved from; the locked packages hold as long as it stays the same."""
     assert recipe.image is not None
-    return {"base": recipe.image.base.model_dump(mode="json", exclude_none=True), "arch": "amd64"}
+    image = recipe.image
+    # Of a base that has Python already, it is looked for.
+    python = {} if image.base.image is None else {"python": image.python}
+    return {"base": image.base.model_dump(mode="json", exclude_none=True), "arch": "amd64", **python}
 
 
 def wheels_request(recipe: Recipe) -> dict[str, Any]:

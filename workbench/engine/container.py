@@ -47,8 +47,8 @@ class EngineContainer:
 
     ``image`` is its id or name in the engine of ``client``; ``env`` overrides the image's environment, ``port`` is the
     one on this machine (0: the engine takes a free one). ``cpus`` is how many CPUs' time it may use, ``cpuset`` which
-    CPUs, ``memory`` the bytes, ``gpus`` what it gets of them, ``run`` the id of the run it is for. After the start:
-    ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is elsewhere), ``start_s`` (seconds from the
+    CPUs, ``memory`` the bytes, ``pids`` how many processes and threads it may have, ``gpus`` what it gets of them,
+    ``run`` the id of the run it is for. After the start: ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is elsewhere), ``start_s`` (seconds from the
     start to readiness), ``memory_held`` (whether ``memory`` is), ``direct`` (host and port of the server itself, past
     the engine's proxy, where this machine reaches it).
 
@@ -67,6 +67,7 @@ class EngineContainer:
         cpus: float | None = None,
         cpuset: Iterable[int] | None = None,
         memory: int | None = None,
+        pids: int | None = None,
         gpus: Gpus | None = None,
         run: str = "",
         ready_within_s: float = 120.0,
@@ -84,6 +85,7 @@ class EngineContainer:
         self._cpus = cpus
         self._cpuset = None if cpuset is None else sorted(cpuset)
         self._memory = memory
+        self._pids = pids or PIDS
         self._gpus = gpus
         self._run = run
         self._ready_within_s = ready_within_s
@@ -154,7 +156,7 @@ class EngineContainer:
             cpuset_cpus=None if self._cpuset is None else ",".join(map(str, self._cpuset)),
             mem_limit=self._memory,
             memswap_limit=self._memory,
-            pids_limit=PIDS,
+            pids_limit=self._pids,
             read_only=True,
             tmpfs={"/tmp": _TMP},  # noqa: S108
             cap_drop=["ALL"],
@@ -305,6 +307,25 @@ def device_request(gpus: Gpus) -> DeviceRequest:
     if not ids or isinstance(gpus, str) or any("," in one or not one for one in ids):
         raise UsageError(f"{gpus!r} names no GPUs.", 'Write "all", a number or a list of UUIDs.')
     return DeviceRequest(driver="nvidia", device_ids=ids, capabilities=[["gpu"]])
+
+
+def ask_for_gpus(client: docker.DockerClient, image: str, interpreter: str, gpus: Gpus) -> None:
+    """Has the engine start a container of ``image`` with ``gpus`` that does nothing. Raises MachineLacks where the
+    engine cannot give them."""
+    command = [interpreter, "-c", "pass"]
+    host = client.api.create_host_config(device_requests=[device_request(gpus)], network_mode="none", cap_drop=["ALL"])
+    container = ""
+    try:
+        made = client.api.create_container(
+            image, entrypoint=command, labels=leftovers.labels(), host_config=host, user="65534"
+        )
+        container = made["Id"]
+        client.api.start(container)
+    except _Errors as error:
+        raise told(error, "asking the engine for GPUs") from error
+    finally:
+        if container:
+            client.api.remove_container(container, force=True, v=True)
 
 
 def _address_in(network: Mapping[str, Any]) -> str:

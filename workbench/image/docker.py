@@ -24,6 +24,7 @@ import urllib3
 from docker import DockerClient
 
 from workbench.engine.connect import address, connect
+from workbench.engine.container import ask_for_gpus
 from workbench.engine.errors import told
 from workbench.engine.leftovers import labels
 from workbench.engine.load import archive, ensure_loaded, tag_of
@@ -60,9 +61,10 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """Builds the image: ``config``, ``manifest``, its layers ``layer-00`` … (lowest first), ``tree``.
 
     ``inputs``: ``base`` (descriptor) and ``base_blob`` of the assembled base, or ``base_pins`` of one in a registry;
-    ``wheels_pins``, ``model``, ``signature``. ``params``: those of :func:`workbench.image.oci.assemble`, and
-    ``version`` (of the model). Raises MachineLacks where there is no engine or no BuildKit, UsageError where the base
-    has another Python, StepFailed where the build fails or its result is not what went in.
+    ``wheels_pins``, ``model``, ``signature``. ``params``: those of :func:`workbench.image.oci.assemble`, ``version``
+    (of the model) and ``gpus`` (asked of the engine for ``device: cuda``). Raises MachineLacks where there is no engine
+    or no BuildKit, UsageError where the base has another Python, StepFailed where the build fails or its result is not
+    what went in.
     """
     pins = wheels.read_pins(inputs["wheels_pins"])
     files = wheels.fetched(pins["wheels"], pins["python"], None, emit)
@@ -71,6 +73,12 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     cli = buildkit.find_cli()
     with _context_folder(content.name) as folder, connect() as client, _typed("building the image"):
         known = _present(client, base, inputs, emit)
+        if params["device"] == "cuda":
+            ask_for_gpus(client, base.reference, base.interpreter, params["gpus"] or "all")
+            raise UsageError(
+                "The engine gives containers GPUs, and this version builds no images with CUDA yet.",
+                "Write device: cpu; limits.gpus still gives the container its GPUs.",
+            )
         emit.progress(0, 1, "laying out the build context")
         dockerfile = dockerfile_of(base, params, f"sha256:{downloads.sha256_of(inputs['model'])}")
         laid_out = lay_out(folder, dockerfile, content)
