@@ -16,7 +16,7 @@ from docker.tls import TLSConfig
 from docker.transport import unixconn
 from docker.utils import kwargs_from_env
 
-from workbench.engine.errors import told
+from workbench.engine.errors import ENGINE_ERRORS, told
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 
@@ -25,13 +25,15 @@ _UNIX = "unix://"
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine says of itself. ``nvidia`` says how it gives out GPUs (``runtime``, ``CDI``, ``hook``), or ""."""
+    """What an engine says of itself. ``rootless``: it is an ordinary user's, with networks out of this machine's sight.
+    ``nvidia`` says how it gives out GPUs (``runtime``, ``CDI``, ``hook``), or ""."""
 
     name: str
     version: str
     storage_driver: str
     cgroup_version: str
     cpus: int
+    rootless: bool
     nvidia: str
 
 
@@ -91,7 +93,7 @@ def connect() -> Iterator[docker.DockerClient]:
     try:
         _knock(where)
         client = docker.DockerClient(base_url=where, tls=tls)
-    except (docker.errors.DockerException, OSError) as error:
+    except ENGINE_ERRORS as error:
         raise told(error, f"connecting to {where}") from error
     with contextlib.closing(client):
         if where.startswith(_UNIX):
@@ -138,7 +140,7 @@ def engine_facts(client: docker.DockerClient) -> EngineFacts:
     """What engine ``client`` is connected to."""
     try:
         version, info = client.version(), client.info()
-    except (docker.errors.DockerException, OSError) as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "asking what engine it is") from error
     return EngineFacts(
         name="Podman" if is_podman(version) else "Docker",
@@ -146,6 +148,7 @@ def engine_facts(client: docker.DockerClient) -> EngineFacts:
         storage_driver=str(info.get("Driver", "")),
         cgroup_version=str(info.get("CgroupVersion", "")),
         cpus=int(info.get("NCPU") or 0),
+        rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
         nvidia=_nvidia(info),
     )
 
