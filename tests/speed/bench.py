@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import against
 import commands
+import engine
 import harness
 import memory
+import pushing
 import rebuild
 from ground import ROOT, Ground, tell
 from measure import Row, Section
@@ -36,14 +41,25 @@ PARTS: Mapping[str, Callable[[Ground], Section]] = {
     "image": rebuild.size,
     "memory": memory.leading,
     "aa": harness.no_difference,
+    "peers": against.others,
+    "push": pushing.to_registry,
 }
 
 
 def main() -> None:
     asked = _arguments()
-    adopt_orphans()  # a run outlives its command: its time counts too, and it must be over before the next measurement
     asked.ground.mkdir(parents=True, exist_ok=True)
-    ground = Ground(asked.ground)
+    with engine.running(asked.ground, wanted="peers" in asked.only) as running:
+        # In a process of its own: it adopts and waits for what its commands leave, and the engine is none of that.
+        child = multiprocessing.get_context("fork").Process(target=_measure, args=(asked, running))
+        child.start()
+        child.join()
+    sys.exit(child.exitcode)
+
+
+def _measure(asked: argparse.Namespace, running: engine.Engine | None) -> None:
+    adopt_orphans()  # a run outlives its command: its time counts too, and it must be over before the next measurement
+    ground = Ground(asked.ground, running)
     machine = {**host_class(), **host_facts()}
     print(f"workbench {__version__} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")
     print(f"{machine['os']}, kernel {machine['kernel']}, {machine['isa']}")

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench import recipe, runs
 from workbench.demo import make_project
@@ -27,6 +27,9 @@ from workbench.plan import Ref, SourceFile, Step
 from workbench.run import pins_for, planned
 from workbench.steps import KINDS
 from workbench.store import Store
+
+if TYPE_CHECKING:
+    from engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKBENCH = Path(sys.executable).parent / "workbench"
@@ -58,6 +61,8 @@ class Ground:
     """The folder with all of it; each part is made when it is first asked for."""
 
     folder: Path
+    engine: Engine | None = None
+    """A Docker engine of the report's own, where a part needs one and it can be had."""
 
     @cached_property
     def project(self) -> Path:

@@ -23,11 +23,13 @@ WIDTH, LAYERS = 1500, 10  # 90 MB of float32
 
 RECIPE = """\
 workbench: 1
-name: rebuild
-model: {source: assets/rebuild/model.onnx}
-data: {evaluate: assets/rebuild/samples.npz, metric: fidelity}
-image: {}
+name: {name}
+model: {{source: assets/{name}/model.onnx}}
+data: {{evaluate: assets/{name}/samples.npz, metric: fidelity}}
+image: {{builder: {builder}}}
+push: {{to: "oci:.workbench/bench-images:{name}"}}
 """
+
 
 MB = 1e6
 IMAGE_AIM, IMAGE_AIM_COMPRESSED = 200.0, 75.0
@@ -38,15 +40,14 @@ def new_model(ground: Ground) -> Section:
     compressing the same bytes alone."""
     project = ground.project
     source = project / "assets" / "rebuild" / "model.onnx"
-    write_samples(source.with_name("samples.npz"), WIDTH, 4)
-    (project / "recipes" / "rebuild.yaml").write_text(RECIPE)
+    write_recipe(project, "rebuild", "oci", WIDTH)
     built, alone, beyond, level = [], [], [], 0
     for number in range(ROUNDS + 1):
         tell(f"Rebuilding the image with a new model: {number} of {ROUNDS}")
         write_model(source, WIDTH, LAYERS, seed=time.time_ns())
         call(WORKBENCH, "run", "recipes/rebuild.yaml", "--until", "image", folder=project)
         reap()
-        events = list(EventReader(_last_run(project) / "events.jsonl").new())
+        events = events_of(project, "rebuild")
         level = 1 if compresses(_model(project, events)) else 0
         reference = _hash_and_compress(_model(project, events), level)
         if number:  # the first one also makes the layers that stay
@@ -68,25 +69,33 @@ def new_model(ground: Ground) -> Section:
     return Section("Image rebuilt with a new model", rows, [how, packed])
 
 
-def _last_run(project: Path) -> Path:
-    mine = (run for run in runs.all_runs(project) if Path(runs.load_request(run).recipe).stem == "rebuild")
-    return next(mine)
+def write_recipe(project: Path, name: str, builder: str, width: int) -> None:
+    """Writes the recipe ``name`` for the model ``assets/NAME/model.onnx``, and samples for a model so wide."""
+    write_samples(project / "assets" / name / "samples.npz", width, 4)
+    (project / "recipes" / f"{name}.yaml").write_text(RECIPE.format(name=name, builder=builder))
 
 
-def _finished(events: list[AnyEvent], step: str) -> StepFinished:
+def events_of(project: Path, name: str) -> list[AnyEvent]:
+    """What the last run of the recipe ``name`` said."""
+    mine = (run for run in runs.all_runs(project) if Path(runs.load_request(run).recipe).stem == name)
+    return list(EventReader(next(mine) / "events.jsonl").new())
+
+
+def finished(events: list[AnyEvent], step: str) -> StepFinished:
+    """The event with which a step ended."""
     return next(event for event in events if isinstance(event, StepFinished) and event.step == step)
 
 
 def _model(project: Path, events: list[AnyEvent]) -> Path:
-    return Store(project / ".workbench").path(str(_finished(events, "choose").files["model"]["digest"]))
+    return Store(project / ".workbench").path(str(finished(events, "choose").files["model"]["digest"]))
 
 
 def _seconds(events: list[AnyEvent]) -> float:
-    reused = [_finished(events, step).reused for step in ("base", "wheels", "server-layer")]
-    made = [not _finished(events, step).reused for step in ("model-layer", "image")]
+    reused = [finished(events, step).reused for step in ("base", "wheels", "server-layer")]
+    made = [not finished(events, step).reused for step in ("model-layer", "image")]
     if not all(reused + made):
         raise SystemExit("More or less than the model's layer and the image were made.")
-    return _finished(events, "image").time - _finished(events, "choose").time
+    return finished(events, "image").time - finished(events, "choose").time
 
 
 def _hash_and_compress(path: Path, level: int) -> float:

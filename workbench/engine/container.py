@@ -311,6 +311,25 @@ def device_request(gpus: Gpus) -> DeviceRequest:
     return DeviceRequest(driver="nvidia", device_ids=ids, capabilities=[["gpu"]])
 
 
+def ask_for_gpus(client: docker.DockerClient, image: str, interpreter: str, gpus: Gpus) -> None:
+    """Has the engine start a container of ``image`` with ``gpus`` that does nothing. Raises MachineLacks where the
+    engine cannot give them."""
+    command = [interpreter, "-c", "pass"]
+    host = client.api.create_host_config(device_requests=[device_request(gpus)], network_mode="none", cap_drop=["ALL"])
+    container = ""
+    try:
+        made = client.api.create_container(
+            image, entrypoint=command, labels=leftovers.labels(), host_config=host, user="65534"
+        )
+        container = made["Id"]
+        client.api.start(container)
+    except ENGINE_ERRORS as error:
+        raise told(error, "asking the engine for GPUs") from error
+    finally:
+        if container:
+            client.api.remove_container(container, force=True, v=True)
+
+
 def _direct(network: Mapping[str, Any], port: int) -> tuple[str, int] | None:
     """The server in the container's own network, if that network's gateway is this machine."""
     for each in (network, *(network.get("Networks") or {}).values()):

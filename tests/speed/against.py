@@ -1,0 +1,264 @@
+"""Images against those that BentoML and MLflow make of the same model: size, rebuilding, start to first answer."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import peers
+from engine import BASE, NETWORK, Engine
+from ground import WORKBENCH, Ground, call, tell
+from measure import Row, Section, reap
+from models import write_model
+from rebuild import LAYERS, MB, WIDTH, events_of, finished, write_recipe
+
+SMALL_WIDTH, SMALL_LAYERS = 64, 2
+BUILD_ROUNDS = 3
+START_ROUNDS = 8
+QUERIES = 200
+_POLL_S = 0.005
+_ANSWER_WITHIN_S = 120.0
+NO_ENGINE = "Not measured: needs root and a Docker engine (apt-get install docker.io iptables)."
+
+
+def others(ground: Ground) -> Section:
+    """The same models packed by each: first a small one, for size and start; then 90 MB, new ones, for rebuilding."""
+    title = "Images against BentoML's and MLflow's"
+    engine = ground.engine
+    if engine is None:
+        return Section(title, [], [NO_ENGINE])
+    rivals = [peers.bentoml(ground.folder / "bentoml"), peers.mlflow(ground.folder / "mlflow")]
+    small = _small_images(ground, engine, rivals)
+    rows = [*_sizes(ground, engine, small), *_starts(engine, rivals, small)]
+    rebuilt, remarks = _rebuilding(ground, engine, rivals)
+    versions = ", ".join(f"{peer.name} {peer.version}" for peer in rivals)
+    how = [
+        f"{versions}, each by its own commands and its Dockerfile as generated, with BuildKit and warm caches.",
+        "Their base is a stand-in for python:3.11-slim, made of Debian's packages: no registry could be reached.",
+        "MB is 10^6 bytes; compressed: gzip level 6 of what docker save writes, ours as it would be pushed.",
+        f"Start: from docker run to the first answer, {SMALL_WIDTH} features; then {QUERIES} queries in turn.",
+        "Rebuilt with a new 90 MB model each time. Commands: all that a user runs, from the model's file to an image.",
+        "Build: docker build alone, ours from the choice to the image. Theirs ends in the engine, ours in the store.",
+    ]
+    return Section(title, [*rows, *rebuilt], [*how, *remarks])
+
+
+# --- the images
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the engine that can be asked."""
+
+    name: str
+    tag: str
+    port: int
+    path: str
+    request: str
+
+
+def _small_images(ground: Ground, engine: Engine, rivals: Sequence[peers.Peer]) -> list[_Image]:
+    """The small model's images, ours first; the peers' are built once for each of their versions."""
+    model = ground.folder / "small.onnx"
+    write_model(model, SMALL_WIDTH, SMALL_LAYERS, seed=0)
+    rows = json.dumps([[0.5] * SMALL_WIDTH])
+    images = [_our_small(ground, engine, model)]
+    for peer in rivals:
+        tag = f"bench/{peer.name.lower()}-{peer.version}:small"
+        if not engine.has(tag):
+            tell(f"Building {peer.name}'s image once.")
+            peer.pack(model)
+            peer.build(engine, tag)
+        images.append(_Image(peer.name, tag, peer.port, peer.path, peer.request.replace("{rows}", rows)))
+    return images
+
+
+def _our_small(ground: Ground, engine: Engine, model: Path) -> _Image:
+    project, tag = ground.project, "bench/workbench:small"
+    write_recipe(project, "small", "oci", SMALL_WIDTH)
+    (project / "assets" / "small" / "model.onnx").write_bytes(model.read_bytes())
+    call(WORKBENCH, "run", "recipes/small.yaml", folder=project)
+    reap()
+    source = f"oci:{project / '.workbench' / 'bench-images'}:small"
+    call("skopeo", "copy", "--dest-daemon-host", engine.address, source, f"docker-daemon:{tag}", folder=project)
+    tensor = {"name": "x", "shape": [1, SMALL_WIDTH], "datatype": "FP32", "data": [0.5] * SMALL_WIDTH}
+    return _Image("workbench", tag, 8000, "/v2/models/small/infer", json.dumps({"inputs": [tensor]}))
+
+
+# --- size
+
+
+def _sizes(ground: Ground, engine: Engine, images: Sequence[_Image]) -> Iterator[Row]:
+    ours, *others = images
+    values = finished(events_of(ground.project, "small"), "image").values
+    base = next(layer for layer in values["layers"] if layer["name"] == "base")
+    below = {ours.name: base["uncompressed"], **dict.fromkeys((each.name for each in others), engine.size(BASE))}
+    whole = {each.name: engine.size(each.tag) for each in others} | {ours.name: values["uncompressed"]}
+    packed = {each.name: _compressed(ground, engine, each) for each in others} | {ours.name: values["size"]}
+    for name in (each.name for each in images):
+        note = f"{(whole[name] - below[name]) / MB:.0f} MB on a base of {below[name] / MB:.0f} MB"
+        yield Row(f"size, {name}", (whole[name] / MB,), "MB", note=note)
+        yield Row(f"size compressed, {name}", (packed[name] / MB,), "MB")
+    for what, sizes in (("size", whole), ("size compressed", packed)):
+        least = min((each.name for each in others), key=sizes.__getitem__)
+        yield Row(f"{what}, {ours.name} : {least}", (sizes[ours.name] / sizes[least],), "x", aim=0.5)
+    own = {name: whole[name] - below[name] for name in whole}
+    least = min((each.name for each in others), key=own.__getitem__)
+    yield Row(f"size without the bases, {ours.name} : {least}", (own[ours.name] / own[least],), "x")
+
+
+def _compressed(ground: Ground, engine: Engine, image: _Image) -> int:
+    """What :meth:`Engine.compressed` says, kept by the image's id: packing takes a minute."""
+    kept = ground.folder / "compressed.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    digest = engine.docker("image", "inspect", "--format", "{{.Id}}", image.tag).strip()
+    if digest not in known:
+        tell(f"Compressing {image.name}'s image once.")
+        known[digest] = engine.compressed(image.tag)
+        kept.write_text(json.dumps(known))
+    return int(known[digest])
+
+
+# --- start to first answer
+
+
+def _starts(engine: Engine, rivals: Sequence[peers.Peer], images: Sequence[_Image]) -> Iterator[Row]:
+    first: dict[str, list[float]] = {each.name: [] for each in images}
+    later: dict[str, list[float]] = {each.name: [] for each in images}
+    for number in range(START_ROUNDS + 1):
+        tell(f"Starting each image: {number} of {START_ROUNDS}")
+        for image in images if number % 2 else reversed(images):
+            answer, query = _start(engine, image)
+            if number:  # the first round fills the caches of files
+                first[image.name].append(answer)
+                later[image.name].append(query * 1e3)
+    for name in first:
+        yield Row(f"start to first answer, {name}", tuple(first[name]), "s")
+    yield _against_best("start to first answer", first, aim=0.5)
+    for name in later:
+        yield Row(f"median query, {name}", tuple(later[name]), "ms")
+    yield _against_best("median query", later)
+
+
+def _start(engine: Engine, image: _Image) -> tuple[float, float]:
+    """Seconds from ``docker run`` to the first answer, and of the median query after it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start = time.perf_counter()
+    container = engine.docker(
+        "run", "--detach", "--network", NETWORK, "--publish", f"127.0.0.1:{port}:{image.port}", image.tag
+    ).strip()
+    try:
+        connection = _first_answer(image, port, start + _ANSWER_WITHIN_S)
+        answered = time.perf_counter() - start
+        queries = [_query(image, connection) for _ in range(QUERIES)]
+        connection.close()
+    except TimeoutError as error:
+        raise SystemExit(f"{error}\n{engine.docker('logs', container)}") from None
+    finally:
+        engine.docker("rm", "--force", "--volumes", container)
+    return answered, statistics.median(queries)
+
+
+def _first_answer(image: _Image, port: int, until: float) -> http.client.HTTPConnection:
+    """Asks until there is an answer; the connection it came by."""
+    while time.perf_counter() < until:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_WITHIN_S)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            _query(image, connection)
+            return connection
+        connection.close()
+        time.sleep(_POLL_S)
+    raise TimeoutError(f"{image.tag} gave no answer within {_ANSWER_WITHIN_S:.0f} s.")
+
+
+def _query(image: _Image, connection: http.client.HTTPConnection) -> float:
+    start = time.perf_counter()
+    connection.request("POST", image.path, image.request, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    if response.status != 200:
+        raise http.client.HTTPException(response.status)
+    return time.perf_counter() - start
+
+
+# --- rebuilding
+
+
+def _rebuilding(ground: Ground, engine: Engine, rivals: Sequence[peers.Peer]) -> tuple[list[Row], list[str]]:
+    model = ground.folder / "large.onnx"
+    packers = {"workbench, oci": partial(_our_build, ground, engine, model, "oci")}
+    remarks = []
+    write_model(model, WIDTH, LAYERS, seed=time.time_ns())
+    try:
+        _our_build(ground, engine, model, "docker")
+        packers["workbench, docker"] = partial(_our_build, ground, engine, model, "docker")
+    except SystemExit as error:
+        remarks.append(f"Builder docker: not measured: {str(error).splitlines()[-1]}")
+    packers |= {peer.name: partial(_peer_build, engine, peer, model) for peer in rivals}
+    whole: dict[str, list[float]] = {name: [] for name in packers}
+    alone: dict[str, list[float]] = {name: [] for name in packers}
+    for number in range(BUILD_ROUNDS + 1):
+        tell(f"Rebuilding each image with a new model: {number} of {BUILD_ROUNDS}")
+        write_model(model, WIDTH, LAYERS, seed=time.time_ns())
+        for name in packers if number % 2 else reversed(packers):
+            commands, build = packers[name]()
+            if number:  # the first round also makes the layers that stay
+                whole[name].append(commands)
+                alone[name].append(build)
+        engine.tidy()
+    _forget_models(ground, model)
+    return [*_build_rows("commands", whole, None), *_build_rows("build", alone, 3.0)], remarks
+
+
+def _build_rows(what: str, taken: Mapping[str, Sequence[float]], aim: float | None) -> Iterator[Row]:
+    for name, values in taken.items():
+        yield Row(f"rebuilt, {what}, {name}", tuple(values), "s", aim if name.startswith("workbench") else None)
+    theirs = {name: values for name, values in taken.items() if not name.startswith("workbench")}
+    for name in taken.keys() - theirs.keys():
+        yield _against_best(f"rebuilt, {what}", {name: taken[name], **theirs})
+
+
+def _our_build(ground: Ground, engine: Engine, model: Path, builder: str) -> tuple[float, float]:
+    """Seconds of ``workbench run --until image``, and from the choice to the image in it."""
+    project, name = ground.project, f"large-{builder}"
+    write_recipe(project, name, builder, WIDTH)
+    (project / "assets" / name / "model.onnx").write_bytes(model.read_bytes())
+    start = time.perf_counter()
+    words = (WORKBENCH, "run", f"recipes/{name}.yaml", "--until", "image")
+    call(*words, folder=project, environment={"DOCKER_HOST": engine.address})
+    taken = time.perf_counter() - start
+    reap()
+    events = events_of(project, name)
+    return taken, finished(events, "image").time - finished(events, "choose").time
+
+
+def _peer_build(engine: Engine, peer: peers.Peer, model: Path) -> tuple[float, float]:
+    """Seconds of the peer's commands with its ``docker build``, and of that alone."""
+    packed = peer.pack(model)
+    built = peer.build(engine, f"bench/{peer.name.lower()}:large")
+    return packed + built, built
+
+
+def _forget_models(ground: Ground, model: Path) -> None:
+    """Of all these models the store keeps the last."""
+    model.unlink()
+    for builder in ("oci", "docker"):
+        (ground.project / "assets" / f"large-{builder}" / "model.onnx").unlink(missing_ok=True)
+    call(WORKBENCH, "gc", folder=ground.project)
+
+
+def _against_best(what: str, taken: Mapping[str, Sequence[float]], aim: float | None = None) -> Row:
+    """The ratio of the first to whichever of the others has the least median, round by round."""
+    ours, *others = taken
+    best = min(others, key=lambda name: statistics.median(taken[name]))
+    pairs = zip(taken[ours], taken[best], strict=True)
+    return Row(f"{what}, {ours} : {best}", tuple(mine / other for mine, other in pairs), "x", aim)
