@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -103,9 +104,15 @@ def connect() -> Iterator[docker.DockerClient]:
 
 def _knock(where: str) -> None:
     """Raises OSError where nothing listens on a Unix socket: the docker package leaves its own socket open then."""
-    if where.startswith(_UNIX):
-        with socket.socket(socket.AF_UNIX) as asked:
-            asked.connect(where.removeprefix(_UNIX))
+    if not where.startswith(_UNIX):
+        return
+    path = where.removeprefix(_UNIX)
+    # A machine without an engine is asked nothing: a run there makes no connection at all.
+    with contextlib.suppress(PermissionError):
+        if not Path(path).exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(path)
 
 
 class _Connection(unixconn.UnixHTTPConnection):
