@@ -112,6 +112,7 @@ def test_each_engine_says_what_it_is(any_client: docker.DockerClient) -> None:
     assert facts.storage_driver
     assert facts.cgroup_version in ("1", "2")
     assert facts.cpus == os.cpu_count()
+    assert not facts.rootless
 
 
 def test_the_ways_to_a_gpu_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from digits_image import Image
 from engine_helpers import READY, WAIT, Loaded, Program, of_this_process
 
 from workbench.assets import asset
-from workbench.engine.container import OPEN_FILES, PIDS, EngineContainer, device_request
+from workbench.engine.container import OPEN_FILES, EngineContainer, _direct, device_request
 from workbench.engine.watch import lines_of
 from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.host import cgroup
@@ -32,7 +32,7 @@ HUNGRY = "kept = []\nwhile True: kept.append(bytearray(1 << 20))\n"
 def running(any_client: docker.DockerClient, image: Image, loaded: Loaded) -> Iterator[EngineContainer]:
     """The digits image in each engine, within limits."""
     found = loaded(any_client, image.files["config"])
-    with EngineContainer(any_client, found, cpus=1, cpuset=[0], memory=MEMORY) as container:
+    with EngineContainer(any_client, found, cpus=1, cpuset=[0], memory=MEMORY, pids=100) as container:
         yield container
 
 
@@ -60,7 +60,7 @@ def test_it_answers_as_the_model_does_and_is_gone_after(running: EngineContainer
 def test_the_kernel_holds_it_to_its_limits(running: EngineContainer) -> None:
     host = running.client.api.inspect_container(running.id)["HostConfig"]
     assert (host["Memory"], host["MemorySwap"]) == (MEMORY, MEMORY)
-    assert (host["NanoCpus"], host["CpusetCpus"], host["PidsLimit"]) == (10**9, "0", PIDS)
+    assert (host["NanoCpus"], host["CpusetCpus"], host["PidsLimit"]) == (10**9, "0", 100)
     assert running.memory_held
     seen = cgroup.read(running.pid)
     assert seen.own
@@ -99,7 +99,18 @@ def test_its_port_is_open_on_loopback_only(running: EngineContainer) -> None:
 @pytest.mark.integration
 def test_it_is_reached_past_the_engines_proxy_too(running: EngineContainer) -> None:
     assert running.direct is not None
-    socket.create_connection(running.direct, timeout=10).close()
+    with socket.create_connection(running.direct, timeout=10):
+        inside = Path(f"/proc/{running.pid}/net/tcp").read_text()
+    assert f":{running.direct[1]:04X}" in inside
+    assert running.direct[0] != "127.0.0.1"
+
+
+def test_a_network_of_another_machine_is_not_reached_into() -> None:
+    far = {"IPAddress": "192.0.2.7", "Gateway": "192.0.2.1"}
+    near = {"IPAddress": "127.0.0.2", "Gateway": "127.0.0.1"}
+    assert _direct(far, 8000) is None
+    assert _direct({"IPAddress": "", "Networks": {"x": near}}, 8000) == ("127.0.0.2", 8000)
+    assert _direct({}, 8000) is None
 
 
 @pytest.mark.integration
@@ -205,6 +216,19 @@ def test_a_server_that_says_nothing_is_ready_when_its_health_check_says_so(
     found = loaded(client, program(WAIT.replace("workbench.server: serving", "quietly"), Healthcheck=check))
     with EngineContainer(client, found) as container:
         assert container.alive
+
+
+@pytest.mark.integration
+def test_events_that_break_off_are_taken_up_again(
+    client: docker.DockerClient, program: Program, loaded: Loaded
+) -> None:
+    with EngineContainer(client, loaded(client, program(WAIT))) as container:
+        container._watched._events.close()
+        client.api.kill(container.id, "SIGKILL")
+        assert container._watched.wait(lambda one: one.exit_code is not None, 30)
+        assert not container._watched.lost
+        assert container._watched.exit_code == 137
+        container.kill()
 
 
 @pytest.mark.integration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -188,6 +189,14 @@ def test_an_end_in_the_middle_of_a_request_is_told() -> None:
     error = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
     assert "went away while testing" in told(error, "testing").message
     assert "does not answer" in told(requests.ReadTimeout("Read timed out. (read timeout=60)"), "testing").message
+
+
+def test_a_file_that_is_missing_is_no_missing_engine(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="layer") as caught:
+        (tmp_path / "layer").open()
+    error = told(caught.value, "loading the image")
+    assert type(error) is StepFailed
+    assert "failed while loading the image" in error.message
 
 
 def test_errors_that_are_typed_stay_as_they_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from docker.tls import TLSConfig
 from docker.transport import unixconn
 from docker.utils import kwargs_from_env
 
-from workbench.engine.errors import told
+from workbench.engine.errors import ENGINE_ERRORS, told
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 
@@ -25,13 +26,15 @@ _UNIX = "unix://"
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine says of itself. ``nvidia`` says how it gives out GPUs (``runtime``, ``CDI``, ``hook``), or ""."""
+    """What an engine says of itself. ``rootless``: it is an ordinary user's, with networks out of this machine's sight.
+    ``nvidia`` says how it gives out GPUs (``runtime``, ``CDI``, ``hook``), or ""."""
 
     name: str
     version: str
     storage_driver: str
     cgroup_version: str
     cpus: int
+    rootless: bool
     nvidia: str
 
 
@@ -91,7 +94,7 @@ def connect() -> Iterator[docker.DockerClient]:
     try:
         _knock(where)
         client = docker.DockerClient(base_url=where, tls=tls)
-    except (docker.errors.DockerException, OSError) as error:
+    except ENGINE_ERRORS as error:
         raise told(error, f"connecting to {where}") from error
     with contextlib.closing(client):
         if where.startswith(_UNIX):
@@ -101,9 +104,15 @@ def connect() -> Iterator[docker.DockerClient]:
 
 def _knock(where: str) -> None:
     """Raises OSError where nothing listens on a Unix socket: the docker package leaves its own socket open then."""
-    if where.startswith(_UNIX):
-        with socket.socket(socket.AF_UNIX) as asked:
-            asked.connect(where.removeprefix(_UNIX))
+    if not where.startswith(_UNIX):
+        return
+    path = where.removeprefix(_UNIX)
+    # A machine without an engine is asked nothing: a run there makes no connection at all.
+    with contextlib.suppress(PermissionError):
+        if not Path(path).exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(path)
 
 
 class _Connection(unixconn.UnixHTTPConnection):
@@ -138,7 +147,7 @@ def engine_facts(client: docker.DockerClient) -> EngineFacts:
     """What engine ``client`` is connected to."""
     try:
         version, info = client.version(), client.info()
-    except (docker.errors.DockerException, OSError) as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "asking what engine it is") from error
     return EngineFacts(
         name="Podman" if is_podman(version) else "Docker",
@@ -146,6 +155,7 @@ def engine_facts(client: docker.DockerClient) -> EngineFacts:
         storage_driver=str(info.get("Driver", "")),
         cgroup_version=str(info.get("CgroupVersion", "")),
         cpus=int(info.get("NCPU") or 0),
+        rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
         nvidia=_nvidia(info),
     )
 

@@ -7,6 +7,7 @@ processes, and one port, published on loopback only. It takes no more memory tha
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from docker.types import DeviceRequest, LogConfig, Ulimit
 
 from workbench.engine import leftovers
 from workbench.engine.connect import EngineFacts, engine_facts
-from workbench.engine.errors import out_of_memory, told
+from workbench.engine.errors import ENGINE_ERRORS, out_of_memory, told
 from workbench.engine.watch import Watch
 from workbench.errors import StepFailed, UsageError, WorkbenchError
 from workbench.image import limits
@@ -39,18 +40,16 @@ _TMP = "rw,noexec,nosuid,nodev,size=64m"
 _HOLD_ON_S = 1.0
 """How long the engine may take to tell of the end of a container that has just stopped answering."""
 
-_Errors = (docker.errors.DockerException, OSError)
-
 
 class EngineContainer:
     """A running image. Use it as a context manager: it is ready inside the block and gone after it.
 
     ``image`` is its id or name in the engine of ``client``; ``env`` overrides the image's environment, ``port`` is the
     one on this machine (0: the engine takes a free one). ``cpus`` is how many CPUs' time it may use, ``cpuset`` which
-    CPUs, ``memory`` the bytes, ``pids`` how many processes and threads it may have, ``gpus`` what it gets of them,
-    ``run`` the id of the run it is for. After the start: ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is elsewhere), ``start_s`` (seconds from the
-    start to readiness), ``memory_held`` (whether ``memory`` is), ``direct`` (host and port of the server itself, past
-    the engine's proxy, where this machine reaches it).
+    CPUs, ``memory`` the bytes, ``pids`` how many processes and threads, ``gpus`` what it gets of them, ``run`` the id
+    of the run it is for. After the start: ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is
+    elsewhere), ``start_s`` (seconds from the start to readiness), ``memory_held`` (whether ``memory`` is), ``direct``
+    (host and port of the server itself, past the engine's proxy, where this machine reaches it).
 
     What killed runs have left in the engine is removed first. The server's words go to stderr.
     """
@@ -134,12 +133,14 @@ class EngineContainer:
             self.id = made["Id"]
             self._watch = Watch(self.client, self.id, lambda line: line.startswith(READY_LINE))
             self.client.api.start(self.id)
-            self._look()
-        except _Errors as error:
+            self._look(facts)
+        except ENGINE_ERRORS as error:
             if self._watch is None or self._watch.exit_code is None:
                 raise told(error, "starting the image") from error
         self._until_ready()
         self.start_s = time.monotonic() - started
+        if self.direct is not None and not _answers(self.direct):
+            self.direct = None
 
     def _exposed(self) -> int:
         config = self.client.images.get(self.image).attrs["Config"] or {}
@@ -181,7 +182,7 @@ class EngineContainer:
             "host_config": host,
         }
 
-    def _look(self) -> None:
+    def _look(self, facts: EngineFacts) -> None:
         """Reads the running container's process and port, and whether its memory is held."""
         found = self.client.api.inspect_container(self.id)
         network = found["NetworkSettings"]
@@ -190,9 +191,10 @@ class EngineContainer:
         self.pid = _pid_here(int(found["State"]["Pid"]), self.id)
         if self._memory is not None:
             held = int(found["HostConfig"].get("Memory") or 0)
-            self.memory_held = limits.is_held(self.pid, self._memory) if self.pid else 0 < held <= self._memory
-        if self.pid and (inner := _address_in(network)):
-            self.direct = (inner, self._inner_port)
+            # Podman's limit may be on the group above, where the kernel is not asked for it.
+            self.memory_held = limits.is_held(self.pid, self._memory) or 0 < held <= self._memory
+        if self.pid and not facts.rootless:
+            self.direct = _direct(network, self._inner_port)
 
     def _until_ready(self) -> None:
         watch = self._watched
@@ -256,7 +258,7 @@ class EngineContainer:
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 sys.stderr.write(f"{told(error, 'ending the image')}\n")
-        except _Errors as error:
+        except ENGINE_ERRORS as error:
             sys.stderr.write(f"{told(error, 'ending the image')}\n")
 
     def _own_end(self) -> WorkbenchError | None:
@@ -286,7 +288,7 @@ class EngineContainer:
         """Whether the kernel killed it for its memory. The engine tells that before it removes the container, and not
         always before the end; where it is not removed, it says so itself."""
         watch = self._watched
-        with contextlib.suppress(*_Errors):
+        with contextlib.suppress(*ENGINE_ERRORS):
             state = self.client.api.inspect_container(self.id)["State"]
             if state.get("OOMKilled"):
                 return True
@@ -321,20 +323,38 @@ def ask_for_gpus(client: docker.DockerClient, image: str, interpreter: str, gpus
         )
         container = made["Id"]
         client.api.start(container)
-    except _Errors as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "asking the engine for GPUs") from error
     finally:
         if container:
             client.api.remove_container(container, force=True, v=True)
 
 
-def _address_in(network: Mapping[str, Any]) -> str:
-    """The container's own address, in the first of its networks."""
-    addresses = [
-        network.get("IPAddress"),
-        *(each.get("IPAddress") for each in (network.get("Networks") or {}).values()),
-    ]
-    return next((str(one) for one in addresses if one), "")
+def _direct(network: Mapping[str, Any], port: int) -> tuple[str, int] | None:
+    """The server in the container's own network, if that network's gateway is this machine."""
+    for each in (network, *(network.get("Networks") or {}).values()):
+        address, gateway = each.get("IPAddress"), each.get("Gateway")
+        if address and gateway:
+            return (str(address), port) if _is_own(str(gateway)) else None
+    return None
+
+
+def _is_own(address: str) -> bool:
+    """Whether this machine has the address: only then may it be listened on."""
+    try:
+        with socket.socket() as tried:
+            tried.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _answers(where: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(where, timeout=_HOLD_ON_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _pid_here(pid: int, container: str) -> int:

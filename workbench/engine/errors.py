@@ -10,7 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import docker
+import urllib3
+
 from workbench.errors import MachineLacks, StepFailed, UsageError, WorkbenchError
+
+ENGINE_ERRORS = (docker.errors.DockerException, urllib3.exceptions.HTTPError, OSError)
+"""What calls of the ``docker`` package raise (what ``requests`` raises is an OSError); for :func:`told`."""
 
 _LONGEST = 400
 
@@ -228,6 +234,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _of_class(error: BaseException) -> _Case | None:
     """What the class of an error tells; of an answer of the engine only its words do."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return None  # about a file, such as a layer that is to be sent, and no connection
     if isinstance(error, PermissionError):
         return _FORBIDDEN
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):

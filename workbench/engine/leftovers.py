@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import docker
 
-from workbench.engine.errors import told
+from workbench.engine.errors import ENGINE_ERRORS, told
 
 RUN = "workbench.run"
 OWNER = "workbench.owner"
@@ -59,7 +59,7 @@ def find(client: docker.DockerClient) -> list[Leftover]:
     try:
         containers = client.api.containers(all=True, filters=filters)
         networks = client.api.networks(filters=filters)
-    except (docker.errors.DockerException, OSError) as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "looking for what killed runs left") from error
     found = [Leftover("container", each["Id"], _name(each.get("Names"))) for each in containers if _is_left(each)]
     return found + [Leftover("network", each["Id"], str(each["Name"])) for each in networks if _is_left(each)]
@@ -79,7 +79,7 @@ def remove(client: docker.DockerClient, found: Sequence[Leftover]) -> None:
             # The engine is removing it already, on its own or for another process.
             if error.status_code != 409:
                 raise told(error, f"removing the {each.kind} {each.name}") from error
-        except (docker.errors.DockerException, OSError) as error:
+        except ENGINE_ERRORS as error:
             raise told(error, f"removing the {each.kind} {each.name}") from error
 
 

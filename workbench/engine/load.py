@@ -18,7 +18,7 @@ from typing import Any
 import docker
 
 from workbench.engine.connect import is_podman
-from workbench.engine.errors import told
+from workbench.engine.errors import ENGINE_ERRORS, told
 from workbench.errors import StepFailed, UsageError
 
 REPOSITORY = "workbench.local"
@@ -28,8 +28,6 @@ _LONGEST_CONFIG = 4 << 20
 _PIECE = 1 << 20
 _PATIENCE_S = 3600
 """How long the engine may say nothing while it takes in an image: it does so until it has written all of it."""
-
-_Errors = (docker.errors.DockerException, OSError)
 
 
 def ensure_loaded(client: docker.DockerClient, config: Path, layers: Sequence[Path], name: str) -> str:
@@ -71,7 +69,7 @@ def loaded_images(client: docker.DockerClient) -> dict[str, int]:
     """The names of all images of ours in the engine, with their sizes in bytes (layers they share count for each)."""
     try:
         images = client.api.images(filters={"reference": f"{REPOSITORY}/*"})
-    except _Errors as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "listing images") from error
     prefix = f"{REPOSITORY}/"
     return {
@@ -99,7 +97,7 @@ def remove_images(client: docker.DockerClient, tags: Sequence[str]) -> list[str]
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 raise told(error, f"removing {tag}") from error
-        except _Errors as error:
+        except ENGINE_ERRORS as error:
             raise told(error, f"removing {tag}") from error
     return gone
 
@@ -117,7 +115,7 @@ def _inspect(client: docker.DockerClient, image: str) -> dict[str, Any] | None:
         return dict(client.images.get(image).attrs)
     except docker.errors.NotFound:
         return None
-    except _Errors as error:
+    except ENGINE_ERRORS as error:
         raise told(error, "looking for the image") from error
 
 
@@ -206,7 +204,7 @@ def _stream(client: docker.DockerClient, pieces: Iterator[bytes]) -> None:
             for line in api.load_image(pieces, quiet=True):
                 if isinstance(line, dict) and line.get("error"):
                     raise told(str(line["error"]), doing)
-    except _Errors as error:
+    except ENGINE_ERRORS as error:
         raise told(error, doing) from error
 
 

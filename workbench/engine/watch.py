@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker
 
+from workbench.engine.errors import ENGINE_ERRORS
+
 _LONGEST_LINE = 1 << 16
 
 # What Docker and Podman call one thing.
 _DIED = ("die", "died")
 _REMOVED = ("destroy", "remove")
+_REOPENINGS = 20
 _HEALTHY = "health_status: healthy"
 
 
@@ -38,8 +42,11 @@ class Watch:
         self.said: deque[str] = deque(maxlen=20)
         self._is_ready_line = is_ready_line
         self._changed = threading.Condition()
-        self._closing = False
-        self._events = client.api.events(filters={"container": container}, decode=True)
+        self._closing = threading.Event()
+        self._client = client
+        self._container = container
+        self._since = int(time.time())
+        self._events = self._open_events()
         try:
             self._log = client.api.attach(container, stream=True)
         except BaseException:
@@ -63,22 +70,46 @@ class Watch:
 
     def close(self) -> None:
         """Closes the streams and waits for their readers."""
-        self._closing = True
-        for stream in (self._events, self._log):
+        with self._changed:
+            self._closing.set()
+            streams = (self._events, self._log)
+        for stream in streams:
             _close(stream)
         for reader in self._readers:
             reader.join()
 
     # --- in threads of their own
 
+    def _open_events(self) -> Any:
+        # From the beginning each time: what is told twice is true twice.
+        return self._client.api.events(filters={"container": self._container}, since=self._since, decode=True)
+
     def _read_events(self) -> None:
-        # A stream that breaks off has ended all the same.
-        with contextlib.suppress(Exception):
-            for event in self._events:
-                self._take(event)
+        for _ in range(_REOPENINGS):
+            # A stream that breaks off has ended all the same.
+            with contextlib.suppress(Exception):
+                for event in self._events:
+                    self._take(event)
+            if not self._reopened():
+                break
         with self._changed:
-            self.lost = not self._closing
+            self.lost = not self._closing.is_set()
             self._changed.notify_all()
+
+    def _reopened(self) -> bool:
+        """Opens the events again where the engine is there still: Podman ends them now and then."""
+        if self._closing.is_set():
+            return False
+        _close(self._events)
+        try:
+            events = self._open_events()
+        except ENGINE_ERRORS:
+            return False
+        with self._changed:
+            self._events = events
+            if self._closing.is_set():
+                _close(events)
+            return not self._closing.is_set()
 
     def _take(self, event: dict[str, Any]) -> None:
         action = str(event.get("Action") or event.get("status") or "")
