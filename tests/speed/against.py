@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import peers
-from engine import BASE, NETWORK, Engine
+from engine import BASE, Engine
 from ground import WORKBENCH, Ground, call, tell
 from measure import Row, Section, reap
 from models import write_model
@@ -153,9 +153,7 @@ def _start(engine: Engine, image: _Image) -> tuple[float, float]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start = time.perf_counter()
-    container = engine.docker(
-        "run", "--detach", "--network", NETWORK, "--publish", f"127.0.0.1:{port}:{image.port}", image.tag
-    ).strip()
+    container = engine.docker("run", "--detach", "--publish", f"127.0.0.1:{port}:{image.port}", image.tag).strip()
     try:
         connection = _first_answer(image, port, start + _ANSWER_WITHIN_S)
         answered = time.perf_counter() - start
