@@ -52,7 +52,7 @@ test: $(VENV)/test.done
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 replay: $(VENV)/test.done
-	$(BIN)/python tests/shipped/replay.py
+	PYTHONPATH=tests $(BIN)/python tests/shipped/replay.py
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

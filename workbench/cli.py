@@ -386,6 +386,30 @@ def image(
 
 
 @app.command()
+def push(
+    recipe: RecipePath,
+    inputs: Annotated[bool, typer.Option("--inputs", help="store model and data beside the image")] = False,
+    to: Annotated[str, typer.Option(metavar="REF", help="another place than the recipe's")] = "",
+    json: Json = False,
+) -> None:
+    """Store a recipe's inputs where its image goes, for machines whose checkout has not got them."""
+    from json import dumps
+
+    from workbench.push_inputs import as_recipe_lines, push_inputs
+
+    if not inputs:
+        raise UsageError(
+            "workbench push stores inputs; a run pushes the image.", "Write: workbench push --inputs RECIPE"
+        )
+    stored = push_inputs(recipe, to)
+    if json:
+        typer.echo(dumps(stored, indent=2))
+        return
+    typer.echo(f"{stored['reference']} {stored['digest']}; the recipe may name the files there:", err=True)
+    typer.echo(as_recipe_lines(stored["sources"]))
+
+
+@app.command()
 def scan(recipe: RecipePath, json: Json = False) -> None:
     """Known vulnerabilities of the packages in the locked image."""
     from screens.image import print_scan
@@ -395,6 +419,15 @@ def scan(recipe: RecipePath, json: Json = False) -> None:
     found = scan_image(recipe)
     print_scan(found, json=json)
     check_scanned(found)
+
+
+@app.command()
+def eject(recipe: RecipePath, folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
+    """Write the image's Dockerfile and build context, for use by hand."""
+    from workbench.eject import eject as eject_image
+
+    names = eject_image(recipe, folder)
+    typer.echo(f"{folder}: {', '.join(names)}")
 
 
 @app.command()

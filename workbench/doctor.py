@@ -72,7 +72,7 @@ def _engine() -> list[Row]:
             leftovers.remove(client, left)
             images = load.loaded_images(client)
     except WorkbenchError as error:
-        cure = f"{error.message} {error.cure} Not needed with builder: oci; to get one: apt-get install docker.io"
+        cure = f"{error} To get one: apt-get install docker.io"
         return [_row("container engine", "", cure, needed=False), _row(_TOOLKIT, "", toolkit, needed=False)]
     found = f"{facts.name} {facts.version}, {facts.storage_driver}, cgroup v{facts.cgroup_version}"
     removed = f"removed {', '.join(f'{each.kind} {each.name}' for each in left)}" if left else "none"

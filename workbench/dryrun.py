@@ -52,7 +52,7 @@ def _decide(step: Step, results: dict[str, Result]) -> Row:
 
 def _look(step: Step, lookup: Lookup, results: dict[str, Result], last: Mapping[str, str] | None) -> Row:
     found = lookup.ingredients(step, results)
-    result = lookup.find(step, found)
+    result = lookup.find(step, found, results)
     if result is not None:
         results[step.id] = result
         return {"will": "reuse", "because": "nothing changed"}

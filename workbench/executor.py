@@ -104,7 +104,7 @@ def _start(
         "step": step.id,
         "kind": step.kind,
         "inputs": {name: str(path) for name, path in inputs.items()},
-        "params": dict(step.params),
+        "params": {**step.params, **step.aside},
         "scratch": str(scratch),
         "events": events,
     }

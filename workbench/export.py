@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workbench import lock, recipe
 from workbench.errors import UsageError
 from workbench.lookup import Lookup
-from workbench.plan import models, plan
+from workbench.plan import Input, Ref, Refs, models, plan
 from workbench.run import machine_facts, pins_for
 from workbench.steps import KINDS
 from workbench.store import Result, Store, unwritable
@@ -40,21 +41,25 @@ def export_variant(path: Path, variant: str | None, output: Path) -> str:
 
 
 def _digest_of(file: recipe.RecipeFile, locked: lock.Lock | None, wanted: str, store: Store) -> str | None:
-    """The digest of what the step ``wanted`` made, following the plan to it."""
+    """The digest of what the step ``wanted`` made."""
+    results = results_of(file, locked, store, ("workbench.inputs", "workbench.model", "workbench.compress"))
+    return results[wanted].digest("model") if wanted in results else None
+
+
+def results_of(
+    file: recipe.RecipeFile, locked: lock.Lock | None, store: Store, rooms: Sequence[str]
+) -> dict[str, Result]:
+    """What the store has of the steps of these rooms, by step id, following the plan from its inputs on."""
     machine, isa = machine_facts()
     lookup = Lookup(file.project, store, machine, isa, fresh=False, update=(), fresh_figures=False)
     results: dict[str, Result] = {}
     for step in plan(file, pins_for(file, locked, [])):
-        if KINDS[step.kind].packages[0] not in ("workbench.model", "workbench.compress"):
-            break
-        result = lookup.find(step, lookup.ingredients(step, results)) if _ready(step.inputs, results) else None
-        if result is not None:
-            results[step.id] = result
-    return results[wanted].digest("model") if wanted in results else None
+        if KINDS[step.kind].packages[0] in rooms and _ready(step.inputs, results):
+            result = lookup.find(step, lookup.ingredients(step, results), results)
+            if result is not None:
+                results[step.id] = result
+    return results
 
 
-def _ready(inputs: object, results: dict[str, Result]) -> bool:
-    from workbench.plan import Ref, Refs
-
-    assert isinstance(inputs, dict)
+def _ready(inputs: Mapping[str, Input], results: Mapping[str, Result]) -> bool:
     return all(source.step in results for source in inputs.values() if isinstance(source, Ref | Refs))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from workbench import runs
-from workbench.errors import UsageError
+from workbench.errors import MachineLacks, UsageError
 from workbench.store import Store, held, remove_tree
 
 
@@ -30,7 +31,18 @@ def collect(project: Path) -> list[dict[str, Any]]:
         replays = store.folder / "replays"
         rows.append(_remove("replays that died", list(replays.glob("*"))))
     store.sweep()
-    return rows
+    return [*rows, *_engine_images()]
+
+
+def _engine_images() -> Iterable[dict[str, Any]]:
+    """Takes the images of ours out of the engine, where there is one: what is run again is loaded again."""
+    from workbench.engine.connect import connect
+    from workbench.engine.load import loaded_images, remove_images
+
+    with contextlib.suppress(MachineLacks), connect() as client:
+        images = loaded_images(client)
+        gone = remove_images(client, list(images))
+        yield {"removed": "images in the engine", "files": len(gone), "bytes": sum(images[tag] for tag in gone)}
 
 
 def _files(result: Path) -> Iterable[dict[str, Any]]:
@@ -57,7 +69,8 @@ def _pinned(project: Path) -> set[str]:
         digest
         for folder in runs.all_runs(project)[:50]
         for step in runs.state_of(folder).steps.values()
-        if (digest := step.ingredients.get("input pins"))
+        for name, digest in step.ingredients.items()
+        if name.startswith("input ") and name.endswith("pins")
     }
 
 

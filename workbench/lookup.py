@@ -69,11 +69,11 @@ class Lookup:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
-    def find(self, step: Step, found: Mapping[str, str]) -> Result | None:
+    def find(self, step: Step, found: Mapping[str, str], results: Mapping[str, Result]) -> Result | None:
         """The stored result of ``step`` with the ingredients ``found``, if there is one that may be taken."""
         nature = KINDS[step.kind].nature
         if nature == "effect":
-            return None if self.fresh or self.fresh_figures else self._in_place(step, found)
+            return None if self.fresh or self.fresh_figures else self._in_place(step, results)
         resolves_anew = step.kind.endswith("-resolve") and step.kind.removesuffix("-resolve") in self.update
         if self.fresh or resolves_anew or (nature == "figure" and self.fresh_figures):
             return None
@@ -82,16 +82,12 @@ class Lookup:
             return None
         return result
 
-    def _in_place(self, step: Step, found: Mapping[str, str]) -> Result | None:
+    def _in_place(self, step: Step, results: Mapping[str, Result]) -> Result | None:
         """What an effect comes to that is there already, if it is."""
         module, _, function = KINDS[step.kind].in_place.partition(":")
         if not module:
             return None
-        inputs = {
-            name.removeprefix("input "): self.store.path(digest)
-            for name, digest in found.items()
-            if name.startswith("input ")
-        }
+        inputs = {name: self.path(source, results) for name, source in expanded(step.inputs, results).items()}
         check = getattr(importlib.import_module(module), function)
         values = check(inputs, step.params, self.project, self.store.source_digest)
         return None if values is None else Result({}, values, {})

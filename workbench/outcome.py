@@ -55,8 +55,8 @@ def _artifacts(recipe: Recipe, steps: list[Step], done: Mapping[str, Done], stor
         made=dict(_made(done)),
         choice=str(done["choose"].result.values["choice"]),
         image=_image(done) if "image" in done else None,
-        base=_resolved(base_request(recipe), done["base"], store) if "base" in done else None,
-        wheels=_resolved(wheels_request(recipe), done["wheels"], store) if "wheels" in done else None,
+        base=_resolved(base_request(recipe), "base_pins", done["sbom"], store) if "sbom" in done else None,
+        wheels=_resolved(wheels_request(recipe), "wheels_pins", done["sbom"], store) if "sbom" in done else None,
     )
 
 
@@ -77,9 +77,10 @@ def _made(done: Mapping[str, Done]) -> Iterator[tuple[str, str]]:
                 yield (name if output == "model" else f"{name}/{output}"), item.result.digest(output)
 
 
-def _resolved(request: dict[str, Any], layer: Done, store: Store) -> Resolved:
-    source = layer.step.inputs["pins"]
-    data = source.data if isinstance(source, Pinned) else store.path(layer.ingredients["input pins"]).read_bytes()
+def _resolved(request: dict[str, Any], pins: str, sbom: Done, store: Store) -> Resolved:
+    """What a request came to, as the parts list was made from it, whoever built the image."""
+    source = sbom.step.inputs[pins]
+    data = source.data if isinstance(source, Pinned) else store.path(sbom.ingredients[f"input {pins}"]).read_bytes()
     return Resolved(request=request, pins=pins_of(data))
 
 

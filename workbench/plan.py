@@ -18,7 +18,7 @@ from typing import Any
 
 from workbench.assets import asset, package_folder
 from workbench.recipe import RecipeFile
-from workbench.schema import Recipe
+from workbench.schema import Elsewhere, Recipe
 from workbench.steps import KINDS
 from workbench.store import canonical, digest_of_bytes
 
@@ -64,13 +64,17 @@ Input = Ref | Refs | SourceFile | Pinned
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan. ``after`` names steps whose values it decides on without reading their files."""
+    """One step of a plan. ``after`` names steps whose values it decides on without reading their files.
+
+    ``aside`` are parameters that do not decide the result, such as where a file of known content is fetched from.
+    """
 
     id: str
     kind: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    aside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ class Pins:
 def base_request(recipe: Recipe) -> dict[str, Any]:
     """What the base is resolved from; the locked packages hold as long as it stays the same."""
     assert recipe.image is not None
-    return {"base": recipe.image.base.model_dump(mode="json", exclude_none=True), "arch": "amd64"}
+    image = recipe.image
+    # Of a base that has Python already, it is looked for.
+    python = {} if image.base.image is None else {"python": image.python}
+    return {"base": image.base.model_dump(mode="json", exclude_none=True), "arch": "amd64", **python}
 
 
 def wheels_request(recipe: Recipe) -> dict[str, Any]:
@@ -110,18 +117,33 @@ def plan(file: RecipeFile, pins: Pins) -> list[Step]:
 
 
 def _inputs(recipe: Recipe) -> Iterator[Step]:
-    model, data = recipe.model, recipe.data
-    preprocess = model.preprocess.model_dump(mode="json", exclude_none=True) if model.preprocess else None
-    params: dict[str, Any] = {"location": model.source, "preprocess": preprocess}
-    yield Step("model", "model", {"source": SourceFile(model.source)}, params)
-    files = {"evaluate": data.evaluate} | ({"calibrate": data.calibrate} if data.calibrate else {})
-    inputs = {name: SourceFile(path) for name, path in files.items()}
+    found = recipe.inputs
+    sources: dict[str, Input] = {}
+    for name, source in found.items():
+        short = name.partition(".")[2]
+        if isinstance(source, str):
+            sources[short] = SourceFile(source)
+        else:
+            where = source.model_dump(mode="json", exclude_none=True, exclude={"sha256"})
+            yield Step(f"fetch/{short}", "fetch", {}, {"sha256": source.content}, aside={"name": name, **where})
+            sources[short] = Ref(f"fetch/{short}", "file")
+    preprocess = recipe.model.preprocess
+    folded = preprocess.model_dump(mode="json", exclude_none=True) if preprocess else None
+    locations = {name.partition(".")[2]: _location(name, source) for name, source in found.items()}
+    yield Step(
+        "model", "model", {"source": sources.pop("source")}, {"location": locations.pop("source"), "preprocess": folded}
+    )
     yield Step(
         "data",
         "data",
-        {"signature": Ref("model", "signature"), **inputs},
-        {"seed": recipe.seed, "locations": files, "metric": data.metric},
+        {"signature": Ref("model", "signature"), **sources},
+        {"seed": recipe.seed, "locations": locations, "metric": recipe.data.metric},
     )
+
+
+def _location(name: str, source: str | Elsewhere) -> str:
+    """Where an input lies, for messages. What was fetched has no folder that files could be read from besides."""
+    return source if isinstance(source, str) else f"sha256:{source.content}/{name}"
 
 
 def chains(recipe: Recipe) -> dict[str, list[str]]:

@@ -182,7 +182,7 @@ def _allowed(where: Where) -> list[str]:
 
 
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    for option in (node, *node.get("anyOf", [])):
+    for option in (node, *node.get("anyOf", []), *node.get("oneOf", [])):
         if reference := option.get("$ref"):
             found: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
             return found
@@ -197,8 +197,10 @@ def _file_problems(document: Document, project: Path) -> Iterator[Problem]:
         if not isinstance(name, str):
             continue
         message = ""
-        if re.match(r"(oci|python|https?):", name):
-            message = f"{name.partition(':')[0]}: is not something this version can read; name an ONNX or npz file"
+        if re.match(r"(oci|https?):", name):
+            message = "what lies elsewhere is named with its digest: {url: …, sha256: …} or {oci: …@sha256:…}"
+        elif name.startswith("python:"):
+            message = "python: is not something this version can read; name an ONNX or npz file"
         elif Path(name).is_absolute() or ".." in Path(name).parts:
             message = f"{name} must be a path inside the project, relative to {project}"
         elif not (project / name).is_file():

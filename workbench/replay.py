@@ -59,8 +59,9 @@ def conclude(run: Run) -> list[WorkbenchError]:
 
 
 def _packing(image: lock.ImageFacts | None) -> tuple[str, ...]:
-    """What differs between two images of the same content: of an engine's, all that carries the time of its making."""
-    return ("image manifest", "image config", "layer ") if image and image.tree else ("image manifest",)
+    """What differs between two images of the same content: of an engine's, all that carries the time of its making,
+    and the parts list, which names the config."""
+    return ("image manifest", "image config", "layer ", "sbom") if image and image.tree else ("image manifest",)
 
 
 def _recipe_changes(locked: lock.Lock, found: lock.Lock) -> list[lock.Difference]:

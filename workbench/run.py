@@ -180,7 +180,7 @@ class Run:
 
     def _take(self, step: Step, key: str, found: dict[str, str]) -> bool:
         """Takes the result of ``step`` from the store, if it is there and may be taken."""
-        result = self.lookup.find(step, found)
+        result = self.lookup.find(step, found, self.results)
         if result is not None:
             self._finish(step, key, found, result, reused=True, seconds=0.0)
         return result is not None

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from workbench.document import nearest
 from workbench.units import Duration, Size, parse_rate
@@ -56,18 +65,65 @@ class Preprocess(Part):
     std: float | list[float] | None = None
 
 
+_LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+
+
+def _url(value: object) -> object:
+    found = re.fullmatch(r"(https?)://([^\s/?#@\\]+)(?:[/?#][^\s\\]*)?", value) if isinstance(value, str) else None
+    host = re.sub(r":\d+$", "", found[2]) if found else ""
+    if value is None or found and (found[1] == "https" or host in _LOOPBACK):
+        return value
+    raise ValueError("must be an address that begins with https:// and holds no user and no password")
+
+
+def _blob(value: object) -> object:
+    if value is None or isinstance(value, str) and re.fullmatch(r"[^\s@]{1,300}@sha256:[0-9a-f]{64}", value):
+        return value
+    raise ValueError("must be HOST/NAME@sha256:… or oci:FOLDER@sha256:… with the digest of the file")
+
+
+class Elsewhere(Part):
+    """A file that is not in the project, named by its content: an address, or a blob of a registry or layout folder."""
+
+    url: Annotated[str, BeforeValidator(_url)] | None = Field(None, description="https address of the file")
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="what the file at url must be, as sha256sum prints it"
+    )
+    oci: Annotated[str, BeforeValidator(_blob)] | None = Field(
+        None, description="HOST/NAME@sha256:… or oci:FOLDER@sha256:…, as workbench push --inputs prints it"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.url is None) != (self.sha256 is None) or (self.url is None) == (self.oci is None):
+            raise ValueError("must have either url: and sha256:, or oci:")
+        return self
+
+    @property
+    def content(self) -> str:
+        """The sha256 of the file, in hex."""
+        return self.sha256 or str(self.oci).rpartition(":")[2]
+
+
+def _kind(value: object) -> str:
+    return "elsewhere" if isinstance(value, dict | Elsewhere) else "path"
+
+
+Source = Annotated[Annotated[str, Tag("path")] | Annotated[Elsewhere, Tag("elsewhere")], Discriminator(_kind)]
+
+
 class Model(Part):
     """The model to start from."""
 
-    source: str = Field(description="path of an ONNX file, relative to the project")
+    source: Source = Field(description="path of an ONNX file, relative to the project; or {url, sha256}, or {oci}")
     preprocess: Preprocess | None = None
 
 
 class Data(Part):
     """What the model is judged on, and what its ranges are calibrated on."""
 
-    evaluate: str = Field(description="npz with an array for each model input, and labels as y")
-    calibrate: str | None = Field(None, description="npz with an array for each model input")
+    evaluate: Source = Field(description="npz with an array for each model input, and labels as y")
+    calibrate: Source | None = Field(None, description="npz with an array for each model input")
     metric: Annotated[str, BeforeValidator(_metric)] = Field(description="accuracy, top-K, f1, auc, mse or fidelity")
 
 
@@ -178,6 +234,7 @@ class Tolerance(Part):
     latency: Annotated[float, Field(ge=0)] = 0.25
     memory: Annotated[float, Field(ge=0)] = 0.10
     metric: Annotated[float, Field(ge=0)] = 0.0
+    size: Annotated[float, Field(ge=0)] = 0.001
 
 
 class Parity(Part):
@@ -203,6 +260,12 @@ class Recipe(Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     tolerance: Tolerance = Tolerance()
     parity: Parity = Parity()
+
+    @property
+    def inputs(self) -> dict[str, str | Elsewhere]:
+        """The files that the recipe starts from, by where they stand in it."""
+        found = {"model.source": self.model.source, "data.evaluate": self.data.evaluate}
+        return found | ({"data.calibrate": self.data.calibrate} if self.data.calibrate else {})
 
     def normal_form(self) -> dict[str, Any]:
         """The recipe as plain JSON with every default written out: equal for recipes that mean the same."""

@@ -49,8 +49,10 @@ def _changed_sources(file: recipe.RecipeFile, locked: lock.Lock) -> list[str]:
     """The files the recipe names whose bytes are not the locked ones."""
     from workbench.store import digest_of
 
-    named = {"model.source": file.recipe.model.source, "data.evaluate": file.recipe.data.evaluate}
-    if file.recipe.data.calibrate:
-        named["data.calibrate"] = file.recipe.data.calibrate
     sources = locked.artifacts.sources
-    return [name for name, path in named.items() if sources.get(name) != digest_of(file.project / path)]
+    return [
+        name
+        for name, source in file.recipe.inputs.items()
+        if sources.get(name)
+        != (digest_of(file.project / source) if isinstance(source, str) else f"sha256:{source.content}")
+    ]

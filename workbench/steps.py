@@ -68,6 +68,7 @@ _IMAGE = ("workbench.image", "assets/image")
 _RUNNING = ("workbench.image", "workbench.engine", "workbench.bench", "workbench.server")
 
 KINDS: Mapping[str, StepKind] = {
+    "fetch": StepKind("workbench.inputs:fetch", ("workbench.inputs",)),
     "model": StepKind("workbench.model.bring:bring", ("workbench.model",), ("onnx", "numpy")),
     "data": StepKind("workbench.model.data:prepare", ("workbench.model",), ("numpy",)),
     "quantize": StepKind(

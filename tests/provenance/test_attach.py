@@ -12,9 +12,10 @@ from kept import Kept, KeyPairs
 from small_image import digest_of
 
 from workbench.errors import StepFailed, UsageError
-from workbench.provenance import referrers, signature
+from workbench.provenance import names, referrers, signature
 from workbench.provenance.attach import attach, in_place
-from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, newest, read_file
+from workbench.provenance.names import KINDS, LOCK, PROVENANCE, RECIPE, SBOM
+from workbench.provenance.referrers import newest, read_file
 
 
 def digest_of_file(path: Path) -> str:
@@ -37,7 +38,7 @@ def test_each_kind_is_a_referrer_of_the_image(kept: Kept) -> None:
 
 def test_recipe_and_lock_are_one_artifact_with_their_names(whole: Kept) -> None:
     [found] = newest(whole.target, whole.digest, "recipe")
-    titles = [file["annotations"][referrers.TITLE] for file in found.files]
+    titles = [file["annotations"][names.TITLE] for file in found.files]
     assert titles == ["digits.yaml", "digits.lock.yaml"]
     assert read_file(whole.target, found, RECIPE) == whole.files["recipe"].read_bytes()
     assert read_file(whole.target, found, LOCK) == whole.files["lock"].read_bytes()
@@ -72,14 +73,14 @@ def test_the_newest_is_read_and_what_was_before_stays(whole: Kept) -> None:
 
 
 def test_two_that_were_attached_at_once_are_both_newest_until_the_next(whole: Kept, tmp_path: Path) -> None:
-    subject = {"mediaType": referrers.MANIFEST, "digest": whole.digest, "size": whole.files["manifest"].stat().st_size}
+    subject = {"mediaType": names.MANIFEST, "digest": whole.digest, "size": whole.files["manifest"].stat().st_size}
     there = newest(whole.target, whole.digest, "sbom")
     for data in (b"one", b"two"):
         file = referrers.File(SBOM, "digits.cdx.json", data)
         (tmp_path / "blob").write_bytes(data)
         whole.target.add_blob(tmp_path / "blob", digest_of(data))
         manifest = referrers._manifest(subject, SBOM, [file], [there[0].digest])
-        whole.target.add_manifest(json.dumps(manifest).encode(), referrers.MANIFEST)
+        whole.target.add_manifest(json.dumps(manifest).encode(), names.MANIFEST)
     assert len(newest(whole.target, whole.digest, "sbom")) == 2
     whole.attach()
     [found] = newest(whole.target, whole.digest, "sbom")

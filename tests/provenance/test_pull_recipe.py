@@ -11,8 +11,8 @@ from support import workbench
 from test_verify import replace_file
 
 from workbench.errors import ArtifactDiffers, StepFailed, UsageError
+from workbench.provenance.names import LOCK, RECIPE
 from workbench.provenance.pull_recipe import pull, write
-from workbench.provenance.referrers import LOCK, RECIPE
 
 
 def test_recipe_and_lock_come_back_as_they_were(whole: Kept, tmp_path: Path) -> None:

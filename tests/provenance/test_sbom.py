@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import services
+from docker_helpers import built, inputs_of
 from image_helpers import Emit, Image
 from packageurl import PackageURL
 from small_image import SIGNATURE, STATUS, layer, make
@@ -140,3 +142,21 @@ def test_syft_lists_the_same_packages(image: Image, emit: Emit, tmp_path: Path) 
     assert {PackageURL.from_string(purl) for purl in purls(document)} == theirs
     licensed = [component for component in document["components"] if component.get("licenses")]
     assert {"numpy", "onnxruntime", "uvicorn"} <= {component["name"] for component in licensed}
+
+
+@pytest.mark.integration
+def test_an_image_that_an_engine_built_has_the_same_parts(
+    image: Image, engine: services.Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", engine.address)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
+    by_engine = built(inputs_of(image), tmp_path / "scratch")[0].files
+    (tmp_path / "signature").write_bytes(canonical(SIGNATURE))
+    common = {name: image.files[name] for name in ("base_pins", "wheels_pins")}
+    common |= {"signature": tmp_path / "signature", "model": asset("digits/digits.onnx")}
+    listed = []
+    for name, files in (("oci", {**image.layers, "config": image.files["config"]}), ("docker", by_engine)):
+        (tmp_path / name).mkdir()
+        listed.append(purls(made({**common, **files}, Emit(tmp_path / name))))
+    assert listed[0] == listed[1]
+    assert len(listed[0]) > 20

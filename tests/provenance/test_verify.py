@@ -13,9 +13,9 @@ from small_image import digest_of
 
 from workbench.errors import ArtifactDiffers, UsageError
 from workbench.image.layers import canonical
-from workbench.image.oci import MANIFEST
 from workbench.provenance import referrers
-from workbench.provenance.referrers import LOCK, PROVENANCE, RECIPE, SBOM, File
+from workbench.provenance.names import LOCK, MANIFEST, PROVENANCE, RECIPE, SBOM
+from workbench.provenance.referrers import File
 from workbench.provenance.sign import sign_all
 from workbench.provenance.verify import failure, verify
 

@@ -2,15 +2,21 @@
 
 Debian serves only the newest versions of its packages, so one day those that the lock pins are gone and the code is
 not to blame. Then the recipe is locked anew in a scratch copy, this says so, and the replay is of that copy.
+Recipes that an engine builds get one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import services
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GONE = "no longer serve"
@@ -37,7 +43,25 @@ def replay_of_a_new_lock(recipe: Path) -> int:
         return code or workbench(copy, "replay", name).returncode
 
 
+@contextlib.contextmanager
+def engine() -> Iterator[None]:
+    """An engine of its own, for the recipes that want one."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            service = services.shared(Path(folder), "engine", os.getpid(), services.engine_command)
+            services.wait_for_engine(service)
+            os.environ["DOCKER_HOST"] = service.address
+            yield
+        finally:
+            services.stop_all(Path(folder))
+
+
 def main() -> int:
+    with engine():
+        return replay_all()
+
+
+def replay_all() -> int:
     for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
         if recipe.name.endswith(".lock.yaml"):
             continue

@@ -30,6 +30,8 @@ Gpus = Literal["all"] | int | Sequence[str]
 READY_LINE = "workbench.server: serving "
 """How the line of the server begins that says requests are taken."""
 
+_KILLED = 128 + 9
+
 PIDS = 512
 OPEN_FILES = 16384
 PROCESSES = 16384
@@ -45,8 +47,8 @@ class EngineContainer:
 
     ``image`` is its id or name in the engine of ``client``; ``env`` overrides the image's environment, ``port`` is the
     one on this machine (0: the engine takes a free one). ``cpus`` is how many CPUs' time it may use, ``cpuset`` which
-    CPUs, ``memory`` the bytes, ``gpus`` what it gets of them, ``run`` the id of the run it is for. After the start:
-    ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is elsewhere), ``start_s`` (seconds from the
+    CPUs, ``memory`` the bytes, ``pids`` how many processes and threads it may have, ``gpus`` what it gets of them,
+    ``run`` the id of the run it is for. After the start: ``url``, ``port``, ``pid`` (as this machine sees it; 0 where the engine is elsewhere), ``start_s`` (seconds from the
     start to readiness), ``memory_held`` (whether ``memory`` is), ``direct`` (host and port of the server itself, past
     the engine's proxy, where this machine reaches it).
 
@@ -65,6 +67,7 @@ class EngineContainer:
         cpus: float | None = None,
         cpuset: Iterable[int] | None = None,
         memory: int | None = None,
+        pids: int | None = None,
         gpus: Gpus | None = None,
         run: str = "",
         ready_within_s: float = 120.0,
@@ -82,13 +85,14 @@ class EngineContainer:
         self._cpus = cpus
         self._cpuset = None if cpuset is None else sorted(cpuset)
         self._memory = memory
+        self._pids = pids or PIDS
         self._gpus = gpus
         self._run = run
         self._ready_within_s = ready_within_s
         self._stop_within_s = stop_within_s
         self._inner_port = 0
         self._watch: Watch | None = None
-        self._asked_to_end = False
+        self._tells_of_memory = True
 
     @property
     def url(self) -> str:
@@ -121,6 +125,8 @@ class EngineContainer:
         first, MachineLacks where the engine cannot give what is asked."""
         leftovers.remove(self.client, leftovers.find(self.client))
         facts = engine_facts(self.client)
+        # Podman 4.3 with cgroup v1 says nowhere that an end was for want of memory.
+        self._tells_of_memory = facts.name == "Docker"
         started = time.monotonic()
         try:
             self._inner_port = self._exposed()
@@ -150,7 +156,7 @@ class EngineContainer:
             cpuset_cpus=None if self._cpuset is None else ",".join(map(str, self._cpuset)),
             mem_limit=self._memory,
             memswap_limit=self._memory,
-            pids_limit=PIDS,
+            pids_limit=self._pids,
             read_only=True,
             tmpfs={"/tmp": _TMP},  # noqa: S108
             cap_drop=["ALL"],
@@ -161,8 +167,8 @@ class EngineContainer:
                 Ulimit(name="nproc", soft=PROCESSES, hard=PROCESSES),
             ],
             init=False,
-            # So Docker removes it also when it starts again after an end in the middle. Podman tells of an end by
-            # memory nowhere but in the container itself.
+            # So Docker removes it also when it starts again after an end in the middle. Podman, where it tells of an
+            # end for want of memory, does so in the ended container only.
             auto_remove=facts.name == "Docker",
             # The log is read as it comes; kept, it could fill the disk.
             log_config=LogConfig(type=LogConfig.types.NONE),
@@ -225,7 +231,6 @@ class EngineContainer:
             error = self._ended("while it was in use")
             self.kill()
             raise error
-        self._asked_to_end = True
         self._tell(lambda: self.client.api.kill(self.id, "SIGTERM"))
         watch.wait(lambda one: one.exit_code is not None or one.lost, self._stop_within_s)
         self.kill()
@@ -263,11 +268,18 @@ class EngineContainer:
 
     def _ended(self, when: str) -> WorkbenchError:
         watch = self._watched
+        if watch.signalled:
+            # An engine that stops has its containers end first.
+            watch.wait(lambda one: one.lost, _HOLD_ON_S)
         if watch.lost:
             return told("lost connection: the engine has ended its events", "the image ran")
         watch.drain(self._stop_within_s)
         if self._ran_out_of_memory():
             return out_of_memory(self._memory)
+        if watch.exit_code == _KILLED and self._memory is not None and not self._tells_of_memory:
+            return out_of_memory(self._memory, surely=False)
+        if watch.signalled:
+            return StepFailed(f"Somebody else ended the image {when}.", "Run the same command again.")
         return StepFailed(f"The image ended {when} (exit status {watch.exit_code}).{self.last_words()}")
 
     def _ran_out_of_memory(self) -> bool:
@@ -295,6 +307,25 @@ def device_request(gpus: Gpus) -> DeviceRequest:
     if not ids or isinstance(gpus, str) or any("," in one or not one for one in ids):
         raise UsageError(f"{gpus!r} names no GPUs.", 'Write "all", a number or a list of UUIDs.')
     return DeviceRequest(driver="nvidia", device_ids=ids, capabilities=[["gpu"]])
+
+
+def ask_for_gpus(client: docker.DockerClient, image: str, interpreter: str, gpus: Gpus) -> None:
+    """Has the engine start a container of ``image`` with ``gpus`` that does nothing. Raises MachineLacks where the
+    engine cannot give them."""
+    command = [interpreter, "-c", "pass"]
+    host = client.api.create_host_config(device_requests=[device_request(gpus)], network_mode="none", cap_drop=["ALL"])
+    container = ""
+    try:
+        made = client.api.create_container(
+            image, entrypoint=command, labels=leftovers.labels(), host_config=host, user="65534"
+        )
+        container = made["Id"]
+        client.api.start(container)
+    except _Errors as error:
+        raise told(error, "asking the engine for GPUs") from error
+    finally:
+        if container:
+            client.api.remove_container(container, force=True, v=True)
 
 
 def _address_in(network: Mapping[str, Any]) -> str:

@@ -197,16 +197,18 @@ def told(error: BaseException | str, doing: str) -> WorkbenchError:
     return _of_text(_text_of(error), doing)
 
 
-def out_of_memory(limit: int | None) -> StepFailed:
-    """The image was killed because its memory ran out; ``limit`` in bytes, where it has one."""
+def out_of_memory(limit: int | None, *, surely: bool = True) -> StepFailed:
+    """The image was killed because its memory ran out; ``limit`` in bytes, where it has one. Not ``surely`` where the
+    engine does not tell why it was killed."""
     from workbench.units import format_size
 
     if limit is None:
         return StepFailed(
             "The image was killed: this machine's memory ran out.", "Free memory, or set image.limits.memory."
         )
+    why = "it needs" if surely else "most likely it needs"
     return StepFailed(
-        f"The image was killed: it needs more than its limit of {format_size(limit)} of memory.",
+        f"The image was killed: {why} more than its limit of {format_size(limit)} of memory.",
         "Raise image.limits.memory in the recipe, or choose a smaller variant.",
     )
 

@@ -94,7 +94,7 @@ def remove_images(client: docker.DockerClient, tags: Sequence[str]) -> list[str]
         try:
             client.api.remove_image(tag)
             gone.append(tag)
-        except docker.errors.ImageNotFound:
+        except docker.errors.NotFound:
             continue
         except docker.errors.APIError as error:
             if error.status_code != 409:

@@ -23,12 +23,14 @@ class Watch:
     """A container under watch, from before its start: nothing it says or does is missed. Close it at the end.
 
     ``is_ready_line`` tells the line of the log that says requests are taken. Read ``ready`` (by that line, or by the
-    image's health check), ``exit_code`` (None while it runs), ``out_of_memory``, ``removed`` and ``lost`` (the engine
-    has ended the events: it is gone), or wait until one of them changes. The lines of the log go to stderr.
+    image's health check), ``signalled`` (somebody had the engine send it a signal), ``exit_code`` (None while it runs),
+    ``out_of_memory``, ``removed`` and ``lost`` (the engine has ended the events: it is gone), or wait until one of them
+    changes. The lines of the log go to stderr.
     """
 
     def __init__(self, client: docker.DockerClient, container: str, is_ready_line: Callable[[str], bool]) -> None:
         self.ready = False
+        self.signalled = False
         self.exit_code: int | None = None
         self.out_of_memory = False
         self.removed = False
@@ -75,7 +77,7 @@ class Watch:
             for event in self._events:
                 self._take(event)
         with self._changed:
-            self.lost = not self._closing and not self.removed
+            self.lost = not self._closing
             self._changed.notify_all()
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -85,6 +87,8 @@ class Watch:
                 self.out_of_memory = True
             elif action == _HEALTHY:
                 self.ready = True
+            elif action == "kill":
+                self.signalled = True
             elif action in _DIED:
                 code = str((event.get("Actor") or {}).get("Attributes", {}).get("exitCode", ""))
                 self.exit_code = int(code) if code.isdecimal() else -1

@@ -69,10 +69,15 @@ def suite_of(base: Mapping[str, Any]) -> str:
 def resolve(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:  # noqa: ARG001
     """Locks the packages of the base: name, version, sha256 and size, from signed lists; each is fetched and checked.
 
-    Where a package lies is not locked: mirrors differ in it. ``params``: ``base`` (``{"debian": "bookworm"}``),
-    ``packages`` (names to have besides the needed ones; may be absent), ``arch`` (``"amd64"``). Raises UsageError for a
-    package or release there is not, MachineLacks where apt cannot ask.
+    Where a package lies is not locked: mirrors differ in it. ``params``: ``base`` (``{"debian": "bookworm"}``, or
+    ``{"image": REFERENCE}``: see :func:`workbench.image.registry_base.resolve`, with ``python``), ``packages`` (names
+    to have besides the needed ones; may be absent), ``arch`` (``"amd64"``). Raises UsageError for a package or release
+    there is not, MachineLacks where apt cannot ask.
     """
+    if "image" in params["base"]:
+        from workbench.image import registry_base
+
+        return registry_base.resolve(str(params["base"]["image"]), str(params["python"]), emit)
     suite = suite_of(params["base"])
     added = list(params.get("packages") or ())
     for name in added:

@@ -24,11 +24,12 @@ import urllib3
 from docker import DockerClient
 
 from workbench.engine.connect import address, connect
+from workbench.engine.container import ask_for_gpus
 from workbench.engine.errors import told
 from workbench.engine.leftovers import labels
 from workbench.engine.load import archive, ensure_loaded, tag_of
 from workbench.errors import StepFailed, UsageError
-from workbench.image import buildkit, downloads, oci, packed, saved, tree, wheels
+from workbench.image import buildkit, downloads, oci, packed, registry_base, saved, tree, wheels
 from workbench.image.base import SUITES
 from workbench.image.content import APP, MODELS, model_level
 from workbench.image.context import Content, lay_out
@@ -60,9 +61,10 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     """Builds the image: ``config``, ``manifest``, its layers ``layer-00`` … (lowest first), ``tree``.
 
     ``inputs``: ``base`` (descriptor) and ``base_blob`` of the assembled base, or ``base_pins`` of one in a registry;
-    ``wheels_pins``, ``model``, ``signature``. ``params``: those of :func:`workbench.image.oci.assemble`, and
-    ``version`` (of the model). Raises MachineLacks where there is no engine or no BuildKit, UsageError where the base
-    has another Python, StepFailed where the build fails or its result is not what went in.
+    ``wheels_pins``, ``model``, ``signature``. ``params``: those of :func:`workbench.image.oci.assemble`, ``version`` (of
+    the model) and ``gpus`` (asked of the engine for ``device: cuda``). Raises MachineLacks where there is no engine or
+    no BuildKit, UsageError where the base has another Python, StepFailed where the build fails or its result is not
+    what went in.
     """
     pins = wheels.read_pins(inputs["wheels_pins"])
     files = wheels.fetched(pins["wheels"], pins["python"], None, emit)
@@ -70,6 +72,12 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     cli = buildkit.find_cli()
     with _context_folder(content.name) as folder, connect() as client, _typed("building the image"):
         base, known = _base(client, inputs, params, pins["python"], emit)
+        if params["device"] == "cuda":
+            ask_for_gpus(client, base.reference, base.interpreter, params["gpus"] or "all")
+            raise UsageError(
+                "The engine gives containers GPUs, and this version builds no images with CUDA yet.",
+                "Write device: cpu; limits.gpus still gives the container its GPUs.",
+            )
         emit.progress(0, 1, "laying out the build context")
         dockerfile = dockerfile_of(base, params, f"sha256:{downloads.sha256_of(inputs['model'])}")
         laid_out = lay_out(folder, dockerfile, content)
@@ -125,11 +133,24 @@ def _base(
     client: DockerClient, inputs: Mapping[str, Path], params: Mapping[str, Any], python: str, emit: Emit
 ) -> tuple[Base, dict[str, Packed]]:
     """The base, there to be built on, and its layers by ``diff_id`` as far as they are known."""
+    if "base_pins" in inputs:
+        return _fetched_base(client, registry_base.read_pins(inputs["base_pins"]), params["python"], emit), {}
     descriptor = json.loads(inputs["base"].read_bytes())
     base = assembled(descriptor, params["python"], python)
     emit.progress(0, 1, f"importing the base as {base.reference}")
     _import_base(client, base, inputs["base_blob"], emit.scratch)
     return base, {descriptor["diff_id"]: packed.described(inputs["base_blob"], descriptor)}
+
+
+def _fetched_base(client: DockerClient, pins: Mapping[str, Any], python: str, emit: Emit) -> Base:
+    if pins["python"] != python:
+        raise UsageError(
+            f"The base {pins['image']} was locked for Python {pins['python']}, and the recipe asks for {python}.",
+            "Lock the base again: workbench run RECIPE --update base",
+        )
+    emit.progress(0, 1, f"fetching the base {pins['image']}")
+    registry_base.fetch(client, pins["image"])
+    return Base(pins["image"], pins["interpreter"], pins["arch"])
 
 
 def _import_base(client: DockerClient, base: Base, blob: Path, scratch: Path) -> None:

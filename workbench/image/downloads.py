@@ -7,10 +7,12 @@ absent.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.errors import MachineLacks
@@ -46,6 +48,46 @@ def take(sha256: str) -> Path | None:
     return None
 
 
+@contextlib.contextmanager
+def partial(sha256: str) -> Iterator[Path]:
+    """Where what has come of that content so far lies, to go on from; others who want it wait, and find it whole.
+
+    Raises MachineLacks where the cache cannot be written.
+    """
+    path = cache_folder() / "downloads" / "partial" / sha256
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise _unwritable(error) from error
+    with file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size == 0:
+                    path.unlink()
+
+
+def adopt(source: Path, sha256: str) -> Path:
+    """Moves ``source``, which lies in the cache already and has that content, to its place; where it lies now."""
+    path = _place(sha256)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(path)
+    except OSError as error:
+        raise _unwritable(error) from error
+    return path
+
+
+def _unwritable(error: OSError) -> MachineLacks:
+    return MachineLacks(
+        f"The download cache {cache_folder()} cannot be written: {error.strerror or error}.",
+        "Free disk space, or name another folder in WORKBENCH_CACHE.",
+    )
+
+
 def keep(source: Path, sha256: str) -> Path:
     """Takes ``source`` (whose content has that ``sha256``: the caller has checked) into the cache; where it lies now.
 
@@ -64,8 +106,5 @@ def keep(source: Path, sha256: str) -> Path:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise MachineLacks(
-            f"The download cache {cache_folder()} cannot be written: {error.strerror or error}.",
-            "Free disk space, or name another folder in WORKBENCH_CACHE.",
-        ) from error
+        raise _unwritable(error) from error
     return path

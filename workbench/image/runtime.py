@@ -35,7 +35,7 @@ def prepared(inputs: Mapping[str, Path], params: Mapping[str, Any], scratch: Pat
 
         with connect() as client:
             image = ensure_loaded(client, inputs["config"], layer_files(inputs), params["name"])
-            held = {name: limits.get(name) for name in ("cpus", "memory", "gpus")}
+            held = {name: limits.get(name) for name in ("cpus", "memory", "pids", "gpus")}
             yield lambda: EngineContainer(client, image, env=env, **held)
         return
     cpus = some_cpus(limits["cpus"]) if limits.get("cpus") else None

@@ -139,7 +139,7 @@ FORMS = (
     _form("Anthropic key", rb"sk-ant-(?:api|admin)\d\d-([\w-]{80,120})"),
     _form("Stripe key", rb"sk_live_([A-Za-z0-9]{20,255})"),
     _form("age key", rb"AGE-SECRET-KEY-1([0-9A-Z]{58})"),
-    _form("JSON web token", rb"(eyJ[\w-]{10,400})\.(eyJ[\w-]{10,4000})\.[\w-]{20,1000}", _is_signed_token),
+    _form("JSON web token", rb"(eyJ[\w-]{10,300})\.(eyJ[\w-]{10,4000})\.[\w-]{20,1000}", _is_signed_token),
     _form(
         "login in an address",
         rb"://([^\s/@:\"'<>\\\x00-\x1f]{0,80}):([^\s/@:,\"'<>\\\x00-\x1f]{3,250})@([\w.-]{1,255})",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import MachineLacks, StepFailed
 from workbench.lock import Lock, load
 from workbench.provenance import image, referrers, signature
-from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, Attached, File, digest_of
+from workbench.provenance.names import KINDS, LOCK, PROVENANCE, RECIPE, SBOM
+from workbench.provenance.referrers import Attached, File, digest_of
 from workbench.provenance.statement import statement
 from workbench.registry.reference import OCI
 from workbench.registry.target import Target

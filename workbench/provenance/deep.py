@@ -17,7 +17,7 @@ from workbench.provenance import image
 from workbench.provenance.contents import read_layers
 from workbench.provenance.image import Image
 from workbench.provenance.listed import listed
-from workbench.provenance.sbom import normalised
+from workbench.provenance.names import normalised
 from workbench.registry.target import Target
 
 _MODEL = re.compile(r"models/[^/]+/[^/]+/model\.onnx")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import UsageError
-from workbench.image.oci import MANIFEST
-from workbench.provenance.referrers import DIGEST, MAX_MANIFEST, digest_of
+from workbench.provenance.names import DIGEST, MANIFEST
+from workbench.provenance.referrers import MAX_MANIFEST, digest_of
 from workbench.registry.target import Descriptor, Target
 
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

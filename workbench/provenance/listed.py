@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.lock import Artifacts
-from workbench.provenance.sbom import MODEL, normalised
+from workbench.provenance.names import normalised
+from workbench.provenance.sbom import MODEL
 
 _SHOWN = 3
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from workbench.document import MAX_BYTES, parse
 from workbench.errors import ArtifactDiffers, StepFailed, UsageError
 from workbench.provenance import image
-from workbench.provenance.referrers import LOCK, RECIPE, newest, read_file
+from workbench.provenance.names import LOCK, RECIPE
+from workbench.provenance.referrers import newest, read_file
 from workbench.registry.target import Target
 from workbench.store import unwritable, write_atomically
 

@@ -10,33 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import StepFailed
-from workbench.image.layers import canonical
-from workbench.image.oci import MANIFEST
-from workbench.provenance import sbom, statement
+from workbench.provenance.names import DIGEST, KINDS, MANIFEST, REPLACES, TITLE
 from workbench.registry.target import Descriptor, Target
-
-RECIPE = "application/vnd.workbench.recipe.v1+yaml"
-LOCK = "application/vnd.workbench.lock.v1+yaml"
-SBOM = sbom.MEDIA_TYPE
-PROVENANCE = statement.MEDIA_TYPE
-KINDS: Mapping[str, str] = {"recipe": RECIPE, "sbom": SBOM, "provenance": PROVENANCE}
-"""What is attached, and its artifact type. The lock travels with the recipe."""
+from workbench.store import canonical
 
 EMPTY = b"{}"
-REPLACES = "workbench.replaces"
-TITLE = "org.opencontainers.image.title"
 MAX_BYTES = 16 << 20
 MAX_MANIFEST = 4 << 20
 
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _AGAIN = "Push again: workbench run RECIPE."
 
 

@@ -8,7 +8,6 @@ is not in the layers, or is there in another version, is an error and no line in
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,16 +20,15 @@ from workbench.image.downloads import sha256_of
 from workbench.image.layers import canonical, layer_files
 from workbench.image.wheels import read_pins as read_wheels_pins
 from workbench.provenance.contents import Contents, Package, read_layers
+from workbench.provenance.names import DEBIAN_RELEASES, base_sha256, normalised, purl, wheel_purl
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
-MEDIA_TYPE = "application/vnd.cyclonedx+json"
 IMAGE, MODEL, SERVER = "image", "model", "server"
 
 _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:workbench:sbom:1")
-_DEBIAN_RELEASES = {"bookworm": "12"}
 _MISSING = "The list would be untrue. Run with --fresh."
 
 
@@ -38,7 +36,6 @@ _MISSING = "The list would be untrue. Run with --fresh."
 class Part:
     """A package in the image: its address (purl), and the sha256 of the file it was unpacked from where it is known."""
 
-    kind: str
     package: Package
     purl: str
     sha256: str = ""
@@ -84,7 +81,7 @@ def parts_of(inputs: Mapping[str, Path]) -> Parts:
     _refuse_absent({p["name"]: p["version"] for p in pinned.values()}, debian, "Debian package")
     _refuse_absent({name: w["version"] for name, w in wheels.items()}, contents.python, "wheel")
     release = contents.release
-    distribution = release.get("ID", "debian"), release.get("VERSION_ID", _DEBIAN_RELEASES.get(base.get("debian"), ""))
+    distribution = release.get("ID", "debian"), release.get("VERSION_ID", DEBIAN_RELEASES.get(base.get("debian"), ""))
     parts = (
         *(_debian_part(package, distribution, pinned.get(package.name, {})) for package in debian),
         *(_python_part(package, wheels.get(normalised(package.name), {})) for package in contents.python),
@@ -117,45 +114,22 @@ def _refuse_absent(pinned: Mapping[str, str], found: Iterable[Package], kind: st
             raise StepFailed(f"The lock pins the {kind} {name} {version}, and the image {has}.", _MISSING)
 
 
-def normalised(name: str) -> str:
-    """A package's name in the form in which names are compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _debian_part(package: Package, distribution: tuple[str, str], pin: Mapping[str, Any]) -> Part:
     qualifiers = {"arch": package.arch, "distro": "-".join(filter(None, distribution)), "upstream": package.source}
-    return Part("deb", package, _purl("deb", distribution[0], package, qualifiers), _pinned_sha256(package, pin))
+    return Part(
+        package,
+        purl("deb", distribution[0], package.name, package.version, qualifiers),
+        _pinned_sha256(package, pin),
+    )
 
 
 def _python_part(package: Package, pin: Mapping[str, Any]) -> Part:
     named = Package(normalised(package.name), package.version, licence=package.licence)
-    return Part("pypi", named, _purl("pypi", None, named, {}), _pinned_sha256(package, pin))
+    return Part(named, wheel_purl(package.name, package.version), _pinned_sha256(package, pin))
 
 
 def _pinned_sha256(package: Package, pin: Mapping[str, Any]) -> str:
     return str(pin["sha256"]) if pin.get("version") == package.version else ""
-
-
-def _purl(kind: str, namespace: str | None, package: Package, qualifiers: Mapping[str, str]) -> str:
-    from packageurl import PackageURL
-
-    return PackageURL(kind, namespace, package.name, package.version, dict(qualifiers)).to_string()
-
-
-def base_sha256(pins: Mapping[str, Any]) -> str:
-    """The digest that a base from a registry is pinned by."""
-    found = re.search(r"sha256:([0-9a-f]{64})", json.dumps(pins))
-    return found[1] if found else ""
-
-
-def debian_purl(name: str, version: str, arch: str, suite: str) -> str:
-    """The address of a pinned Debian package."""
-    return _purl("deb", "debian", Package(name, version), {"arch": arch, "distro": f"debian-{_DEBIAN_RELEASES[suite]}"})
-
-
-def wheel_purl(name: str, version: str) -> str:
-    """The address of a pinned wheel."""
-    return _purl("pypi", None, Package(normalised(name), version), {})
 
 
 # --- the document

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workbench.provenance import image, referrers, signature
+from workbench.provenance.names import KINDS
 from workbench.registry.target import Target
 
 
@@ -18,7 +19,7 @@ def sign_all(
     private = signature.private_key(key, ask)
     found = image.find(target, reference)
     name = signature.identity(target, image.labels(image.read_config(target, found)))
-    attached = [one.digest for kind in referrers.KINDS for one in referrers.newest(target, found.digest, kind)]
+    attached = [one.digest for kind in KINDS for one in referrers.newest(target, found.digest, kind)]
     with tempfile.TemporaryDirectory(prefix="workbench-") as scratch:
         for digest in (found.digest, *attached):
             yield digest, signature.sign(target, digest, name, private, Path(scratch))

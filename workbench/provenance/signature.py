@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import StepFailed, UsageError
-from workbench.image.layers import canonical
-from workbench.image.oci import CONFIG, MANIFEST
-from workbench.provenance.referrers import TITLE, digest_of
+from workbench.provenance.names import CONFIG, MANIFEST, TITLE
+from workbench.provenance.referrers import digest_of
 from workbench.registry.target import Target
+from workbench.store import canonical
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey

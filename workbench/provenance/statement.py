@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from workbench.errors import UsageError
-from workbench.image.layers import canonical
 from workbench.lock import Artifacts, Lock
-from workbench.provenance.sbom import base_sha256, debian_purl, wheel_purl
+from workbench.provenance.names import base_sha256, debian_purl, wheel_purl
+from workbench.store import canonical
 
-MEDIA_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:workbench:recipe:1"

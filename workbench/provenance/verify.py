@@ -23,7 +23,8 @@ from workbench.provenance import deep as inside
 from workbench.provenance import image, referrers, signature, statement
 from workbench.provenance.image import Image
 from workbench.provenance.listed import against_lock, listed
-from workbench.provenance.referrers import KINDS, LOCK, PROVENANCE, RECIPE, SBOM, Attached, digest_of
+from workbench.provenance.names import KINDS, LOCK, PROVENANCE, RECIPE, SBOM
+from workbench.provenance.referrers import Attached, digest_of
 from workbench.registry.target import Target
 from workbench.schema import Recipe
 
