@@ -13,8 +13,9 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_PROGRAMS := git=git bwrap=bubblewrap dpkg-deb=dpkg apt-get=apt
 TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-user setpriv=util-linux openssl=openssl \
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry
+BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay lint bench system-demo system-test clean help
+.PHONY: demo test replay lint bench system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,9 @@ system-demo:
 
 system-test:
 	$(call install_missing,$(TEST_PROGRAMS))
+
+system-bench:
+	$(call install_missing,$(BENCH_PROGRAMS))
 
 $(VENV)/demo.done: pyproject.toml constraints.txt | system-demo
 	@echo "Installing workbench and what it is built on into $(VENV)"
@@ -59,7 +63,7 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/test.done
+bench: $(VENV)/test.done | system-bench
 	$(BIN)/python tests/speed/bench.py
 
 clean:

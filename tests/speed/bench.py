@@ -29,7 +29,7 @@ from screens.tables import print_table
 from workbench import __version__
 from workbench.bench.conditions import Watch
 from workbench.host.fingerprint import host_class, host_facts
-from workbench.process import adopt_orphans
+from workbench.process import adopt_orphans, die_with_parent
 
 GROUND = ROOT / ".workbench" / "bench"
 
@@ -58,6 +58,7 @@ def main() -> None:
 
 
 def _measure(asked: argparse.Namespace, running: engine.Engine | None) -> None:
+    die_with_parent()
     adopt_orphans()  # a run outlives its command: its time counts too, and it must be over before the next measurement
     ground = Ground(asked.ground, running)
     machine = {**host_class(), **host_facts()}

@@ -26,7 +26,6 @@ import services
 
 SUITE = "bookworm"
 BASE = "bench/python-slim"
-NETWORK = "bench"
 GZIP_LEVEL = 6
 _PIECE = 1 << 20
 _KEPT_BUILD_CACHE = "6gb"
@@ -94,17 +93,15 @@ def running(folder: Path, wanted: bool) -> Iterator[Engine | None]:
     if not wanted or os.geteuid() != 0 or shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         yield None
         return
+    shutil.rmtree(folder / "services", ignore_errors=True)  # of a report that was killed
     with started(folder, "bench-engine", lambda own: _command(own, folder / "engine")) as service:
         services.wait_for_engine(service)
         engine = Engine(service.address, folder)
         _remove_containers(engine)
-        engine.docker("network", "prune", "--force")
-        engine.docker("network", "create", NETWORK)
         try:
             yield engine
         finally:
             _remove_containers(engine)
-            engine.docker("network", "rm", NETWORK)
             engine.tidy()
 
 
@@ -119,8 +116,8 @@ def registry(folder: Path, name: str) -> Iterator[services.Service]:
 @contextlib.contextmanager
 def started(folder: Path, name: str, command: Callable[[Path], tuple[str, list[str]]]) -> Iterator[services.Service]:
     """A service that runs for a while; its guardian ends it also where this process is killed."""
-    records = folder / f"{name}-{os.getpid()}"
-    records.mkdir()
+    records = folder / "services" / f"{name}-{os.getpid()}"
+    records.mkdir(parents=True, exist_ok=True)
     try:
         yield services.shared(records, name, os.getpid(), command)
     finally:

@@ -88,9 +88,10 @@ def _parts(folder: Path, layout: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     blobs = layout / "blobs" / "sha256"
+    entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+    # What is attached to an image stands in the index without a name.
     named = {
-        entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"]
-        for entry in json.loads((layout / "index.json").read_bytes())["manifests"]
+        entry.get("annotations", {}).get("org.opencontainers.image.ref.name"): entry["digest"] for entry in entries
     }
     os.link(blobs / named[_NAME].removeprefix("sha256:"), folder / "manifest")
     manifest = json.loads((folder / "manifest").read_bytes())
