@@ -241,8 +241,14 @@ class Run:
             case "sample":
                 self.samples.write(step.id, message["kind"], message["values"])
 
-    def close(self) -> None:
-        """Removes what only this run needed."""
+    def close(self, status: str) -> None:
+        """Removes what only this run needed, and what its killed steps left in the engine."""
+        image = self.file.recipe.image
+        if status != "done" and image is not None and image.builder == "docker":
+            from workbench.engine.leftovers import sweep
+
+            with contextlib.suppress(WorkbenchError):
+                sweep()
         if self.store.folder != self.project / ".workbench":
             remove_tree(self.store.folder)
         self.samples.close()
@@ -303,7 +309,7 @@ def main(folder: Path) -> int:
         finished = events.RunFinished(status="failed", exit_code=told.exit_code, error=told.as_record())
     kill_descendants()
     if run is not None:
-        run.close()
+        run.close(finished.status)
     (log or events.EventLog(folder / "events.jsonl")).write(finished)
     return finished.exit_code
 
