@@ -253,7 +253,7 @@ def parity(state: RunState) -> Iterator[Block]:
     if not values:
         return
     answers = f"{words.count(values.get('samples'))} answers of the image"
-    way = {"bubblewrap": "run under bubblewrap", "loader": "run by its own loader"}.get(str(values.get("method")), "")
+    way = _WAYS.get(str(values.get("method")), "")
     if values.get("bit_equal"):
         said = f"{answers} equal the variant's in process, bit for bit"
     else:
@@ -263,6 +263,11 @@ def parity(state: RunState) -> Iterator[Block]:
     yield Block("Parity", below=(cell(f"{said}{f' ({way})' if way else ''}."),))
 
 
+_WAYS = {
+    "bubblewrap": "run under bubblewrap",
+    "loader": "run by its own loader",
+    "engine": "run in the container engine",
+}
 _APART = (("max_abs", "absolute"), ("max_rel", "relative"))
 
 
