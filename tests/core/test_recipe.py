@@ -188,3 +188,27 @@ def test_the_schema_describes_every_section() -> None:
     found = json_schema()
     assert set(found["properties"]) == set(Recipe.model_fields)
     assert found["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("{base: {image: 'python:3.11-slim'}}", "image.base: needs an engine; write builder: docker"),
+        ("{device: cuda}", "image.device: needs an engine"),
+        ("{limits: {gpus: 1}}", "image.limits: needs an engine"),
+        ("{builder: docker, limits: {gpus: some}}", "must be all, a number of GPUs, or a list of UUIDs"),
+        ("{base: {debian: bookworm, image: python}}", "must have either debian: or image:"),
+        ("{builder: docker, base: {image: '../x y'}}", "must name an image"),
+    ],
+)
+def test_what_an_image_may_not_ask_for_is_told(project: Path, image: str, words: str) -> None:
+    assert words in problems(project, "variants:", f"image: {image}\nvariants:")
+
+
+def test_an_engine_may_be_asked_for_all_of_it(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    image = "image: {builder: docker, base: {image: 'python:3.11-slim'}, limits: {gpus: [GPU-1a], pids: 64}}"
+    path.write_text(f"{path.read_text()}{image}\n")
+    found = recipe.load(path).recipe.image
+    assert found is not None
+    assert found.limits.gpus == ["GPU-1a"]

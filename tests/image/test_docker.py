@@ -358,3 +358,11 @@ def test_container_structure_test_passes(by_docker: Outputs, tmp_path: Path, eng
 def test_the_wheels_layer_carries_the_time_of_the_lock(by_docker: Outputs) -> None:
     with tarfile.open(by_docker.files["layer-01"]) as archive:
         assert {member.mtime for member in archive} == {CREATED}
+
+
+def test_a_gpu_is_asked_of_the_engine_and_its_lack_told_with_the_remedy(image: Image, tmp_path: Path) -> None:
+    with pytest.raises(MachineLacks, match="GPU") as refused:
+        built(inputs_of(image), tmp_path / "scratch", device="cuda", gpus="all")
+    assert "nvidia-ctk" in refused.value.cure
+    with client_of(os.environ["DOCKER_HOST"]) as client:
+        assert [one for one in client.containers.list(all=True) if one.status == "created"] == []

@@ -59,9 +59,7 @@ def job(project: Path, engine: services.Service, registry: services.Service, tmp
     reference = f"{registry.address}/{tmp_path.name.replace('_', '-').lower()}/digits:1"
     path = project / RECIPE
     path.write_text(path.read_text() + SECTIONS.format(to=reference))
-    found = Job(project, reference, engine.address)
-    assert set(found.run().values()) == {"done"}
-    return found
+    return Job(project, reference, engine.address)
 
 
 @pytest.fixture
@@ -77,6 +75,8 @@ def skopeo(*words: str) -> str:
 def test_from_a_file_to_a_registry_and_back_from_the_reference_alone(
     job: Job, client: docker.DockerClient, tmp_path: Path
 ) -> None:
+    assert set(job.run().values()) == {"done"}
+
     # What the lock names is what others get from the registry.
     by_digest = job.image["pushed"]
     assert by_digest == f"{job.reference.removesuffix(':1')}@{job.image['manifest']}"
@@ -114,3 +114,13 @@ def test_from_a_file_to_a_registry_and_back_from_the_reference_alone(
     # Whatever was started is gone.
     assert client.containers.list(all=True, filters={"label": "workbench.owner"}) == []
     assert client.networks.list(filters={"label": "workbench.owner"}) == []
+
+
+def test_a_run_cancelled_while_its_image_runs_leaves_no_container(job: Job, client: docker.DockerClient) -> None:
+    mine = {"label": "workbench.owner"}
+    with contextlib.closing(client.events(decode=True, filters={**mine, "event": "start"})) as started:
+        name = job.command(job.project, "run", RECIPE, "--detach").stdout.strip()
+        next(started)
+    job.command(job.project, "cancel", name)
+    assert runs.state_of(runs.find(job.project, name)).status == "cancelled"
+    assert client.containers.list(all=True, filters=mine) == []

@@ -327,7 +327,8 @@ def ask_for_gpus(client: docker.DockerClient, image: str, interpreter: str, gpus
         raise told(error, "asking the engine for GPUs") from error
     finally:
         if container:
-            client.api.remove_container(container, force=True, v=True)
+            with contextlib.suppress(*ENGINE_ERRORS):  # an engine that is gone has said so above; labels name the rest
+                client.api.remove_container(container, force=True, v=True)
 
 
 def _direct(network: Mapping[str, Any], port: int) -> tuple[str, int] | None:

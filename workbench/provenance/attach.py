@@ -14,9 +14,8 @@ from workbench.provenance import image, referrers, signature
 from workbench.provenance.names import KINDS, LOCK, PROVENANCE, RECIPE, SBOM
 from workbench.provenance.referrers import Attached, File, digest_of
 from workbench.provenance.statement import statement
-from workbench.registry.reference import OCI
 from workbench.registry.target import Target
-from workbench.registry.where import open_destination
+from workbench.registry.where import hurry, open_destination
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def _in_place(
 ) -> dict[str, Any] | None:
     subject = _subject(inputs, digest_of_file(inputs["manifest"]))
     digest = str(subject["digest"])
-    target = _target(params, project, _hurry(params))
+    target = _target(params, project, hurry(params["to"]))
     if target.resolve(digest) is None:
         return None
     attached = {}
@@ -88,15 +87,6 @@ def _in_place(
 def _target(params: Mapping[str, Any], project: Path = Path(), patience: Patience | None = None) -> Target:
     target, _ = open_destination(params["to"], params["name"], params.get("tag"), project, patience)
     return target
-
-
-def _hurry(params: Mapping[str, Any]) -> Patience | None:
-    """For a look, not for work: a registry that does not answer at once is not waited for."""
-    if str(params["to"]).startswith(OCI):
-        return None
-    from workbench.registry.http import Patience
-
-    return Patience(attempts=1, connect_s=3, answer_s=5)
 
 
 def _subject(inputs: Mapping[str, Path], digest: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from workbench.errors import MachineLacks, StepFailed
 from workbench.registry.folder import Folder
 from workbench.registry.layout import digest_of
 from workbench.registry.target import Target
-from workbench.registry.where import open_destination
+from workbench.registry.where import hurry, open_destination
 from workbench.steps import Emit, Outputs
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def in_place(
     None where something is missing or other, or a registry cannot be asked; it gets HEAD requests only. In a layout
     every blob is hashed; ``digest_of_file`` may remember what it has hashed. Raises UsageError as :func:`push` does.
     """
-    target, tag = open_destination(params["to"], params["name"], params.get("tag"), project, patience or _hurry(params))
+    target, tag = open_destination(
+        params["to"], params["name"], params.get("tag"), project, patience or hurry(params["to"])
+    )
     image = _image(inputs, digest_of_file)
     if isinstance(target, Folder):
         layout = target.layout
@@ -88,14 +90,6 @@ def in_place(
     else:
         there = _answers_that_all_is_there(target, tag, image)
     return _values(target, tag, image, [0] * (len(image.parts) + 1)) if there else None
-
-
-def _hurry(params: Mapping[str, Any]) -> Patience | None:
-    if str(params["to"]).startswith("oci:"):
-        return None
-    from workbench.registry.http import Patience
-
-    return Patience(attempts=1, connect_s=3, answer_s=5)
 
 
 def _answers_that_all_is_there(target: Target, tag: str, image: _Image) -> bool:

@@ -58,6 +58,15 @@ def open_destination(
     return Folder(project / layout.folder, layout.folder), chosen
 
 
+def hurry(to: str) -> Patience | None:
+    """For a look, not for work: a registry that does not answer at once is not waited for. None for a layout."""
+    if to.startswith(OCI):
+        return None
+    from workbench.registry.http import Patience
+
+    return Patience(attempts=1, connect_s=3, answer_s=5)
+
+
 def _remote(to: str, patience: Patience | None) -> Target:
     # Only a registry needs an HTTP client, which takes 0.2 s to load.
     from workbench.registry.remote import Remote
