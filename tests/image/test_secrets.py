@@ -230,7 +230,7 @@ def test_what_official_images_have_in_their_variables_is_no_secret(scan: Scan) -
         "PYTHON_SHA256=" + "0123456789abcdef" * 4,
         "LANG=C.UTF-8",
     ]
-    scan({"a": b""}, {"config": {"Env": env}})
+    assert scan({"a": b""}, {"config": {"Env": env}})["files"] == 1
 
 
 def test_many_findings_are_counted_and_the_first_named(scan: Scan) -> None:
