@@ -80,7 +80,15 @@ def test_a_true_signature_of_another_image_is_none_of_this_one(kept: Kept, key_p
 
 
 @pytest.mark.parametrize("to", ["layout"], indirect=True)
-@pytest.mark.parametrize("broken", [{"layers": 1}, {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {}}]}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"layers": 1},
+        {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {}}]},
+        {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {signature.ANNOTATION: "MEUC"}}]},
+        {"layers": [{"mediaType": "application/octet-stream", "digest": "sha256:.."}]},
+    ],
+)
 def test_something_else_under_the_tag_is_refused(kept: Kept, key_pair: KeyPairs, broken: dict[str, object]) -> None:
     """In a layout folder: a registry does not take it."""
     private, _ = key_pair()

@@ -46,7 +46,10 @@ def find(target: Target, reference: str) -> Image:
         named = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
         if not all(DIGEST.fullmatch(digest) for digest in named):
             raise UsageError(f"{where} names blobs by what is no digest.", "Push it again.")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        sizes = [blob["size"] for blob in (manifest["config"], *manifest["layers"])]
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise UsageError(f"{where} does not say how large its blobs are.", "Push it again.")
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{where} has no usable manifest ({error!r}).", "Push it again.") from error
     found = {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
     return Image(found, manifest)
