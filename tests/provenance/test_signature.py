@@ -138,6 +138,22 @@ def test_keys_that_cannot_be_used_are_refused_with_the_command_that_makes_one(tm
         signature.private_key(path)
 
 
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+@pytest.mark.parametrize("config", [b"{", b"[]"])
+def test_an_image_whose_config_is_none_is_not_signed(
+    kept: Kept, key_pair: KeyPairs, tmp_path: Path, config: bytes
+) -> None:
+    private, _ = key_pair()
+    data, descriptor = kept.target.manifest(kept.digest)
+    (tmp_path / "config").write_bytes(config)
+    kept.target.add_blob(tmp_path / "config", digest_of(config))
+    manifest = json.loads(data)
+    manifest["config"] |= {"digest": digest_of(config), "size": len(config)}
+    digest = kept.target.add_manifest(json.dumps(manifest).encode(), str(descriptor["mediaType"]), "other")
+    with pytest.raises(StepFailed, match="is none"):
+        list(sign_all(kept.target, digest, private))
+
+
 def test_the_payload_is_the_same_bytes_for_the_same_image() -> None:
     payload = signature.payload_of(digest_of(b"x"), "registry.example.com/team/digits")
     assert payload.startswith(
