@@ -123,3 +123,16 @@ def test_owners_elsewhere_are_not_judged() -> None:
 @pytest.mark.parametrize("name", ["", "x", "a/b/c/d", "a/b/c/1/", "/////", "a/b/c/x/1"])
 def test_what_is_no_owner_is_not_judged(name: str) -> None:
     assert not leftovers.is_gone(name)
+
+
+def test_another_users_process_that_may_not_be_seen_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ``/proc`` is mounted with hidepid, two users of one engine would end each other's containers."""
+    name = leftovers.owner(1)
+    seen = leftovers._text
+
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(leftovers, "_text", lambda path: "" if path == Path("/proc/1/stat") else seen(path))
+    monkeypatch.setattr(os, "kill", refused)
+    assert not leftovers.is_gone(name)

@@ -28,6 +28,22 @@ def test_version_2(tmp_path: Path) -> None:
     assert read(7, tmp_path / "fs", tmp_path / "proc") == Cgroup(True, 2.5, 1.5, 1048576, None)
 
 
+def test_version_2_is_held_by_the_tightest_limit_of_the_groups_above(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "memory.max": "1\n",  # above the mount: none of its business
+            "proc/7/cgroup": "0::/pod/app\n",
+            "fs/pod/cpu.max": "50000 100000\n",
+            "fs/pod/memory.max": "536870912\n",
+            "fs/pod/app/cpu.max": "max 100000\n",
+            "fs/pod/app/memory.max": "1073741824\n",
+        },
+    )
+    reading = read(7, tmp_path / "fs", tmp_path / "proc")
+    assert (reading.cpu_limit, reading.memory_limit) == (0.5, 536870912)
+
+
 def test_version_2_without_a_cgroup_of_its_own(tmp_path: Path) -> None:
     put(tmp_path, {"proc/7/cgroup": "0::/\n", "fs/cpu.stat": "usage_usec 1000000\n"})
     reading = read(7, tmp_path / "fs", tmp_path / "proc")

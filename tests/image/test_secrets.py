@@ -180,7 +180,9 @@ def test_what_stands_for_a_secret_is_none(scan: Scan) -> None:
     env = "PASSWORD=\nTOKEN=${TOKEN}\nSECRET_KEY=changeme\nSECRET=<secret>\nAPI_KEY_FILE=/run/secrets/x\nTOKEN=/run/t\n"
     shown = token({"alg": "HS256", "typ": "JWT"}, {"sub": "1234567890", "name": "John Doe"})
     logins = {"root/.netrc": b"machine a login b password $P\n", "etc/shadow": b"root:*:1::::::\nbin:!:1::::::\n"}
-    scan({"doc.md": (documents + shown).encode(), "app/.env": env.encode(), **logins})
+    files = {"doc.md": (documents + shown).encode(), "app/.env": env.encode(), **logins}
+    values = scan(files)
+    assert (values["files"], values["bytes"]) == (4, sum(map(len, files.values())))
 
 
 @pytest.mark.parametrize("before", [PIECE - 20, PIECE - 1, 2 * PIECE - 700])

@@ -80,7 +80,15 @@ def test_a_true_signature_of_another_image_is_none_of_this_one(kept: Kept, key_p
 
 
 @pytest.mark.parametrize("to", ["layout"], indirect=True)
-@pytest.mark.parametrize("broken", [{"layers": 1}, {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {}}]}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"layers": 1},
+        {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {}}]},
+        {"layers": [{"mediaType": signature.PAYLOAD, "annotations": {signature.ANNOTATION: "MEUC"}}]},
+        {"layers": [{"mediaType": "application/octet-stream", "digest": "sha256:.."}]},
+    ],
+)
 def test_something_else_under_the_tag_is_refused(kept: Kept, key_pair: KeyPairs, broken: dict[str, object]) -> None:
     """In a layout folder: a registry does not take it."""
     private, _ = key_pair()
@@ -128,6 +136,22 @@ def test_keys_that_cannot_be_used_are_refused_with_the_command_that_makes_one(tm
     )
     with pytest.raises(UsageError, match="cosign's own encrypted form"):
         signature.private_key(path)
+
+
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+@pytest.mark.parametrize("config", [b"{", b"[]"])
+def test_an_image_whose_config_is_none_is_not_signed(
+    kept: Kept, key_pair: KeyPairs, tmp_path: Path, config: bytes
+) -> None:
+    private, _ = key_pair()
+    data, descriptor = kept.target.manifest(kept.digest)
+    (tmp_path / "config").write_bytes(config)
+    kept.target.add_blob(tmp_path / "config", digest_of(config))
+    manifest = json.loads(data)
+    manifest["config"] |= {"digest": digest_of(config), "size": len(config)}
+    digest = kept.target.add_manifest(json.dumps(manifest).encode(), str(descriptor["mediaType"]), "other")
+    with pytest.raises(StepFailed, match="is none"):
+        list(sign_all(kept.target, digest, private))
 
 
 def test_the_payload_is_the_same_bytes_for_the_same_image() -> None:

@@ -69,6 +69,17 @@ def test_an_image_that_is_not_there_is_a_usage_error(kept: Kept) -> None:
         verify(kept.target, "sha256:" + "0" * 64)
 
 
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+@pytest.mark.parametrize("size", [None, "9", -1])
+def test_a_manifest_that_does_not_say_how_large_its_layers_are_is_a_usage_error(kept: Kept, size: object) -> None:
+    data, descriptor = kept.target.manifest(kept.digest)
+    manifest = json.loads(data)
+    manifest["layers"][0]["size"] = size
+    other = kept.target.add_manifest(json.dumps(manifest).encode(), str(descriptor["mediaType"]), "other")
+    with pytest.raises(UsageError, match="does not say how large"):
+        verify(kept.target, other)
+
+
 def test_a_changed_recipe_is_told_with_the_section(whole: Kept) -> None:
     recipe = whole.files["recipe"].read_bytes()
     replace_file(whole, "recipe", {RECIPE: recipe.replace(b"metric: accuracy", b"metric: fidelity")})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.server
+import io
 import ipaddress
 import json
 import ssl
@@ -264,3 +266,13 @@ def test_nothing_a_registry_says_is_repeated(status: int) -> None:
     assert "hunter2" not in str(told)
     assert "r.example" in told.message
     assert told.cure
+
+
+@pytest.mark.parametrize("said", ["many", "-1", "1, 1", "9" * 5000])
+def test_a_length_that_is_no_number_does_not_count(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    answer = requests.Response()
+    answer.headers["Content-Length"] = said
+    answer.raw = io.BytesIO(b"blob")
+    there = Remote(parse("127.0.0.1:1/team/x"), patience())
+    monkeypatch.setattr(there, "download", lambda digest, start: contextlib.nullcontext(answer))
+    assert there.read_blob(BLOB, 10) == b"blob"

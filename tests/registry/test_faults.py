@@ -407,6 +407,16 @@ def test_an_address_without_tls_is_not_followed(faulty: Proxy, repository: str, 
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("location", ["https://[storage/x", "https://storage.example:port/x", "//[/x"])
+def test_what_is_no_address_is_not_followed(faulty: Proxy, repository: str, location: str) -> None:
+    faulty.answer("GET", 307, "/blobs/", Location=location)
+    with pytest.raises(StepFailed, match="no address"):
+        remote(faulty.address, repository).read_blob(sha256(b""), 10)
+    faulty.answer("POST", 401, WWW_Authenticate=f'Bearer realm="{location}",service="x"')
+    with pytest.raises(StepFailed, match="no address"):
+        remote(faulty.address, repository).mount_blob(sha256(b""), f"{faulty.address}/other")
+
+
 def test_a_registry_that_points_in_circles_is_left(faulty: Proxy, repository: str) -> None:
     faulty.answer("HEAD", 307, "/blobs/", times=100, Location=f"/v2/{repository}/blobs/{sha256(b'')}")
     with pytest.raises(StepFailed, match="without end"):

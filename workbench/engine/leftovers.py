@@ -50,7 +50,7 @@ def is_gone(name: str) -> bool:
         return False
     if boot != here[1]:
         return True
-    return namespace == here[2] and _start_time(int(pid)) != start
+    return namespace == here[2] and _start_time(int(pid)) != start and not _is_hidden(int(pid))
 
 
 def find(client: docker.DockerClient) -> list[Leftover]:
@@ -119,6 +119,19 @@ def _start_time(pid: int) -> str:
     # The program's name, in parentheses, may hold anything.
     fields = stat.rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process of another user that this one may not see (``hidepid`` of proc(5))."""
+    if _text(Path(f"/proc/{pid}/stat")):
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        pass
+    return False
 
 
 def _text(path: Path) -> str:

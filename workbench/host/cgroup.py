@@ -5,10 +5,14 @@ Read from the files themselves: a container engine's own stats stream gives one 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 MOUNT = Path("/sys/fs/cgroup")
+
+_Limit = TypeVar("_Limit", int, float)
 
 _UNLIMITED = 2**60
 """Version 1 writes "no limit" as a number near 2**63."""
@@ -17,6 +21,7 @@ _UNLIMITED = 2**60
 @dataclass(frozen=True)
 class Cgroup:
     """One reading: CPU seconds used, memory in bytes, limits in cores and bytes. None: not accounted or not limited.
+    In version 2 the limits are the tightest of this group and those above it.
 
     ``own`` is false for the root cgroup, whose numbers are the machine's.
     """
@@ -37,7 +42,7 @@ def read(pid: int, mount: Path = MOUNT, proc: Path = Path("/proc")) -> Cgroup:
     if "memory" in groups or "cpuacct" in groups:
         return _version_1(groups, mount)
     group = groups.get("", "/")
-    return _version_2(mount / group.lstrip("/"), group != "/")
+    return _version_2(mount / group.lstrip("/"), group != "/", mount)
 
 
 def _version_1(groups: dict[str, str], mount: Path) -> Cgroup:
@@ -58,18 +63,28 @@ def _version_1(groups: dict[str, str], mount: Path) -> Cgroup:
     )
 
 
-def _version_2(folder: Path, own: bool) -> Cgroup:
+def _version_2(folder: Path, own: bool, mount: Path) -> Cgroup:
     if not folder.is_dir():
         return Cgroup()
     stat = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
-    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    # A group is held by every group above it, too: a service in a slice, a container in a pod.
+    groups = [folder, *(above for above in folder.parents if above.is_relative_to(mount))]
     return Cgroup(
         own=own,
         cpu_seconds=int(stat["usage_usec"]) / 1e6 if "usage_usec" in stat else None,
-        cpu_limit=int(quota) / int(period) if quota.isdecimal() else None,
+        cpu_limit=_tightest(_quota(group) for group in groups),
         memory=_number(folder / "memory.current"),
-        memory_limit=_number(folder / "memory.max"),
+        memory_limit=_tightest(_number(group / "memory.max") for group in groups),
     )
+
+
+def _tightest(limits: Iterable[_Limit | None]) -> _Limit | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _quota(group: Path) -> float | None:
+    quota, _, period = _text(group / "cpu.max").strip().partition(" ")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
 
 
 def _number(path: Path) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.errors import UsageError
+from workbench.errors import StepFailed, UsageError
 from workbench.provenance.names import DIGEST, MANIFEST
 from workbench.provenance.referrers import MAX_MANIFEST, digest_of
 from workbench.registry.target import Descriptor, Target
@@ -46,7 +46,10 @@ def find(target: Target, reference: str) -> Image:
         named = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
         if not all(DIGEST.fullmatch(digest) for digest in named):
             raise UsageError(f"{where} names blobs by what is no digest.", "Push it again.")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        sizes = [blob["size"] for blob in (manifest["config"], *manifest["layers"])]
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise UsageError(f"{where} does not say how large its blobs are.", "Push it again.")
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{where} has no usable manifest ({error!r}).", "Push it again.") from error
     found = {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
     return Image(found, manifest)
@@ -55,8 +58,13 @@ def find(target: Target, reference: str) -> Image:
 def read_config(target: Target, image: Image) -> dict[str, Any]:
     """The image's config, hashed. Raises StepFailed where it is damaged or no config."""
     data = target.read_blob(str(image.manifest["config"]["digest"]), MAX_MANIFEST)
-    config = json.loads(data)
-    return config if isinstance(config, dict) else {}
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise StepFailed(f"The config of {target.name}@{image.digest} is none.", "Push the image again.")
+    return config
 
 
 def labels(config: Mapping[str, Any]) -> dict[str, str]:

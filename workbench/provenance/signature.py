@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import StepFailed, UsageError
-from workbench.provenance.names import CONFIG, MANIFEST, TITLE
+from workbench.provenance.names import CONFIG, DIGEST, MANIFEST, TITLE
 from workbench.provenance.referrers import digest_of
 from workbench.registry.target import Target
 from workbench.store import canonical
@@ -195,7 +195,9 @@ def _layers(target: Target, digest: str) -> list[Mapping[str, Any]]:
         for layer in layers:
             if layer["mediaType"] == PAYLOAD:
                 base64.b64decode(layer["annotations"][ANNOTATION], validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            if not DIGEST.fullmatch(layer["digest"]):
+                raise ValueError(layer["digest"])
+    except (RecursionError, ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StepFailed(
             f"{target.name}:{tag_of(digest)} holds no signatures as cosign makes them.", "Remove the tag."
         ) from error

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 import tenacity
@@ -119,6 +119,13 @@ class _SystemTrust(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
 
 
+class _NotFollowing(requests.Session):
+    """Leaves redirects to its user: otherwise it reads their bodies whole, however long, and trips over addresses."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - as requests calls it
+        return None
+
+
 class Session:
     """Connections to the registry that users call ``host``. Threads share it.
 
@@ -138,7 +145,7 @@ class Session:
         self.plain = is_plain(host) if plain is None else plain
         self.base = f"{'http' if self.plain else 'https'}://{endpoint or host}"
         self.authorization = Authorization(host, self._fetch, self.patience.clock)
-        self._requests = requests.Session()
+        self._requests = _NotFollowing()
         self._requests.headers["User-Agent"] = f"workbench/{workbench.__version__}"
         self._requests.mount("http://", HTTPAdapter(pool_maxsize=8))
         self._tls = threading.Lock()
@@ -203,7 +210,7 @@ class Session:
         renewed = False
         while True:
             who = self.authorization.header()
-            response = self._followed(method, urljoin(f"{self.base}/", url), {**headers}, body, who)
+            response = self._followed(method, self._joined(f"{self.base}/", url), {**headers}, body, who)
             if response.status_code != 401 or renewed:
                 return response
             asked = response.headers.get("WWW-Authenticate", "")
@@ -220,19 +227,37 @@ class Session:
             response = self._send(method, url, {**headers, **own}, body)
             if method not in ("GET", "HEAD") or response.status_code not in _REDIRECTS:
                 return response
-            url = urljoin(url, response.headers.get("Location", ""))
             response.close()
+            url = self._joined(url, response.headers.get("Location", ""))
         raise StepFailed(f"{self.host} points from one address to the next without end.", "Look at that registry.")
 
     def _checked(self, url: str) -> str:
         """``url`` with the scheme that its host is to be spoken to with. Raises StepFailed where TLS would be lost."""
-        parts = urlsplit(url)
+        parts = self._split(url)
         if parts.netloc == urlsplit(self.base).netloc:
             # Behind a proxy that ends TLS a registry may take itself for one without.
             return parts._replace(scheme=urlsplit(self.base).scheme).geturl()
         if parts.scheme != "https" and not (parts.scheme == "http" and self.plain and is_plain(parts.netloc)):
             raise StepFailed(f"{self.host} points to an address without TLS, which is not followed.", "Look at it.")
         return url
+
+    def _joined(self, base: str, url: str) -> str:
+        try:
+            return urljoin(base, url)
+        except ValueError:
+            raise self._no_address() from None
+
+    def _split(self, url: str) -> SplitResult:
+        """The parts of an address that the registry gave. Raises StepFailed where it is none."""
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - read for what it raises
+        except ValueError:
+            raise self._no_address() from None
+        return parts
+
+    def _no_address(self) -> StepFailed:
+        return StepFailed(f"{self.host} points to what is no address.", "Look at that registry.")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | Slice) -> requests.Response:
         loopback = _is_loopback(urlsplit(url).hostname or "")
@@ -272,7 +297,7 @@ class Session:
 
     def _fetch(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Asks a token server. Raises MachineLacks where that would send an account without TLS."""
-        parts = urlsplit(url)
+        parts = self._split(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and self.plain and is_plain(parts.netloc)):
             raise MachineLacks(
                 f"{self.host} wants its account sent without TLS to {parts.hostname}.",

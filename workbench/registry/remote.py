@@ -256,7 +256,8 @@ class _Download:
         with self._remote.download(self._digest, self._done) as response:
             if self._done and not response.headers.get("Content-Range", "").startswith(f"bytes {self._done}-"):
                 self._begin()
-            total = self._done + int(response.headers.get("Content-Length", 0))
+            length = response.headers.get("Content-Length", "")
+            total = self._done + (int(length) if re.fullmatch("[0-9]{1,18}", length) else 0)
             if self._limit is not None and total > self._limit:
                 raise self._too_large()
             while piece := response.raw.read(_READ):
