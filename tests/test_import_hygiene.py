@@ -89,3 +89,8 @@ def test_the_command_line_starts_without_a_face() -> None:
 def test_a_report_in_a_pipe_needs_no_rich() -> None:
     faces = ["screens.console", "screens.tables", "screens.report", "screens.inspect"]
     assert loaded_after(faces, ("rich", "textual", "numpy", "onnx")) == {name: [] for name in faces}
+
+
+def test_the_app_loads_nothing_heavy() -> None:
+    heavy = ("torch", "onnxruntime", "onnx", "numpy", "scipy", "docker", "git")
+    assert loaded_after(["screens.app"], heavy) == {"screens.app": []}

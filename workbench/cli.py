@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Takes a machine-learning model from a file to a compressed, benchmarked, pushed container image.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +28,22 @@ RunName = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="a run's name or its beginning; the newest without")
 ]
 UPDATES = ("base", "wheels", "tools", "choice")
+
+
+@app.callback(invoke_without_command=True)
+def face(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        _open_app(context)
+
+
+def _open_app(context: typer.Context) -> None:
+    """The app at a terminal; elsewhere what commands there are."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    from screens.app import WorkbenchApp
+
+    WorkbenchApp(_project()).run()
 
 
 def _words() -> list[str]:

@@ -123,10 +123,11 @@ def state_of(run: Path) -> RunState:
     state = RunState(run=run.name)
     for event in EventReader(run / "events.jsonl").new():
         state = reduce(state, event)
-    return _marked(state, alive)
+    return marked(state, alive)
 
 
-def _marked(state: RunState, alive: bool) -> RunState:
+def marked(state: RunState, alive: bool) -> RunState:
+    """``state``, ``died`` where it is said to run and its process is not ``alive``."""
     if state.status == "running" and not alive:
         return msgspec.structs.replace(state, status="died")
     return state
@@ -168,7 +169,7 @@ def follow(run: Path, wait: Callable[[float], None] = time.sleep) -> Iterator[tu
                 wait(POLL_SECONDS / 10)
             return
         if not alive:
-            yield _marked(state, alive), None
+            yield marked(state, alive), None
             return
         wait(pause)
         pause = min(pause * 1.5, POLL_SECONDS)

@@ -1,0 +1,61 @@
+"""What the app does, it does by a command of ``workbench`` in a process of its own: the one a user would type."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended: its exit code, what it printed, and what it had to say (a sentence and a cure)."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """What it printed, as JSON; None where it printed none."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Command:
+    """The words after ``workbench``, and the project folder that they are said in."""
+
+    words: tuple[str, ...]
+    project: Path
+
+    def __str__(self) -> str:
+        """The command as one would type it in the project."""
+        return shlex.join(["workbench", *self.words])
+
+    async def answer(self) -> Answer:
+        """Runs the command to its end. Where the app ends first, so does the command."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            # -P: a file of the user's project must not stand in for a module of ours.
+            "-P",
+            "-m",
+            "workbench",
+            *self.words,
+            cwd=self.project,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))

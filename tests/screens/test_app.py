@@ -1,0 +1,167 @@
+"""The app: what it shows of a project's runs, from recorded event logs; what it does, it does by commands."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_run import run_events
+from textual.widgets import Label, Static
+
+from screens.app import WorkbenchApp
+from screens.command import Command
+from screens.home import HomeScreen
+from screens.run_screen import RunScreen
+from screens.table import Rows
+from workbench.events import AnyEvent, EventLog
+from workbench.runs import Request
+
+
+def record(project: Path, name: str, happened: list[AnyEvent]) -> Path:
+    """A run folder in which ``happened``."""
+    folder = project / ".workbench" / "runs" / name
+    (folder / "logs").mkdir(parents=True)
+    command = ["workbench", "run", "recipes/digits.yaml"]
+    (folder / "request.json").write_text(json.dumps(asdict(Request(str(project), "recipes/digits.yaml", command))))
+    (folder / "lock").touch()
+    log = EventLog(folder / "events.jsonl")
+    for event in happened:
+        log.write(event)
+    log.close()
+    return folder
+
+
+def drive(app: WorkbenchApp, flow: Callable[[Any], Awaitable[None]], size: tuple[int, int] = (120, 40)) -> None:
+    async def driven() -> None:
+        async with app.run_test(size=size) as pilot:
+            await flow(pilot)
+
+    asyncio.run(driven())
+
+
+async def until(pilot: Any, what: Callable[[], bool]) -> None:
+    """Lets the app go on until ``what`` is so; the test's time limit ends what never comes."""
+    while not what():
+        await pilot.pause(0.02)
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that the app says, in place of which nothing happens: what they do is tested where they are."""
+    said: list[str] = []
+    from screens.command import Answer
+
+    async def answer(self: Command) -> Answer:
+        said.append(str(self))
+        if self.words[0] == "status":
+            row = {
+                "recipe": "recipes/digits.yaml",
+                "status": "as locked",
+                "choice": "int8",
+                "image": "",
+                "last_run": "",
+            }
+            return Answer(0, json.dumps([row]), "")
+        if self.words[0] == "doctor":
+            return Answer(
+                0, json.dumps([{"what": "git", "state": "missing", "found": "", "cure": "apt-get install git"}]), ""
+            )
+        return Answer(6, "", "workbench: No engine answers.\nStart one.")
+
+    monkeypatch.setattr(Command, "answer", answer)
+    return said
+
+
+def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, commands: list[str]) -> None:
+    record(tmp_path, "20261124-100000.000-digits-aaaa", run_events())
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        home = app.screen
+        assert isinstance(home, HomeScreen)
+        await until(
+            pilot, lambda: all(home.query_one(f"#{name}", Rows).row_count for name in ("recipes", "runs", "machine"))
+        )
+        shown = [
+            str(cell)
+            for name in ("recipes", "runs", "machine")
+            for cell in home.query_one(f"#{name}", Rows).get_row_at(0)
+        ]
+        assert "as locked" in shown
+        assert "✓ done" in shown
+        assert "missing; apt-get install git" in shown
+
+    drive(app, flow)
+
+
+def test_a_run_shows_its_steps_its_log_and_the_report_at_its_end(tmp_path: Path, commands: list[str]) -> None:
+    folder = record(tmp_path, "20261124-100000.000-digits-aaaa", run_events())
+    (folder / "logs" / "model.txt").write_text("read 10%\rread 100%\n\x1b[31mred\n")
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        await app.open_run(folder)
+        await until(
+            pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.query_one("#steps", Rows).row_count > 3
+        )
+        screen = app.screen
+        assert "done" in str(screen.query_one("#title", Label).content)
+        detail = screen.query_one("#detail", Static)
+        await until(pilot, lambda: "read 100%" in str(detail.content))
+        assert "\\x1b[31mred" in str(detail.content), "a log cannot steer the terminal"
+        await pilot.press("ctrl+end")
+        await until(pilot, lambda: "Chosen: int8" in str(detail.content))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+    drive(app, flow)
+
+
+def test_a_run_at_work_moves_on_and_one_whose_process_is_gone_has_died(tmp_path: Path, commands: list[str]) -> None:
+    happened = run_events()
+    folder = record(tmp_path, "20261124-100000.000-digits-aaaa", happened[:4])
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        with (folder / "lock").open("ab") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+            await app.open_run(folder)
+            await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.view is not None)
+            assert app.screen.view.state.status == "running"  # type: ignore[attr-defined]
+        await until(pilot, lambda: app.screen.view.state.status == "died")  # type: ignore[attr-defined]
+        assert "go on with: workbench run" in str(app.screen.query_one("#error", Static).content)
+
+    drive(app, flow)
+
+
+def test_a_key_says_the_command_a_user_would_type_and_its_error_stands_on_the_screen(
+    tmp_path: Path, commands: list[str]
+) -> None:
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        home = app.screen
+        await until(pilot, lambda: home.query_one("#recipes", Rows).row_count == 1)
+        await pilot.press("r")
+        said = home.query_one("#said", Static)
+        await until(pilot, lambda: bool(said.display))
+        assert "workbench run recipes/digits.yaml --detach" in commands
+        assert "$ workbench run recipes/digits.yaml --detach" in str(home.query_one("#command", Static).content)
+        assert "Start one." in str(said.content)
+        await pilot.press("y")
+        assert app.clipboard == "workbench run recipes/digits.yaml --detach"
+
+    drive(app, flow, (80, 24))
+
+
+def test_a_command_of_the_app_is_a_process_of_its_own(tmp_path: Path) -> None:
+    answer = asyncio.run(Command(("runs", "--json"), tmp_path).answer())
+
+    assert answer.exit_code == 0
+    assert answer.json() == []
