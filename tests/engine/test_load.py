@@ -12,6 +12,7 @@ from typing import Any
 
 import docker
 import pytest
+import requests
 from digits_image import Image
 from engine_helpers import WAIT, Loaded, Program
 
@@ -108,6 +109,27 @@ def test_an_image_that_has_lost_its_name_gets_it_again(
     assert loaded(client, config) == found
     client.api.remove_image("somebody/else:1")
     assert len(sent) == 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("gone", ["version", "tag"])
+def test_an_engine_that_goes_while_it_is_asked_is_told_as_such(
+    client: docker.DockerClient, program: Program, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise requests.exceptions.ConnectionError("Connection refused")
+
+    config = program(f"# without {gone}\n" + WAIT)
+    if gone == "tag":
+        found = loaded(client, config)
+        client.api.tag(found, "somebody/else", gone)
+        client.api.remove_image(load.tag_of("test", found))
+    with monkeypatch.context() as broken:
+        broken.setattr(client.api, gone, refused)
+        with pytest.raises(StepFailed, match="container engine failed while"):
+            loaded(client, config)
+    if gone == "tag":
+        client.api.remove_image(f"somebody/else:{gone}")
 
 
 @pytest.mark.integration

@@ -32,6 +32,12 @@ def test_nothing_of_others_is_overwritten(whole: Kept, tmp_path: Path) -> None:
     assert write(pulled, tmp_path) == [tmp_path / "digits.yaml", tmp_path / "digits.lock.yaml"]
 
 
+def test_a_folder_by_the_recipes_name_is_in_the_way(whole: Kept, tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").mkdir()
+    with pytest.raises(UsageError, match=r"digits\.yaml would be overwritten"):
+        write(pull(whole.target, "digits"), tmp_path)
+
+
 def test_an_image_without_a_recipe_says_so(kept: Kept) -> None:
     with pytest.raises(UsageError, match="Nothing is attached"):
         pull(kept.target, "digits")

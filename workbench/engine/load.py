@@ -51,8 +51,7 @@ def ensure_loaded(client: docker.DockerClient, config: Path, layers: Sequence[Pa
     if _inspect(client, digest) is None:
         _send(client, data, layers, tag)
     else:
-        repository, _, short = tag.rpartition(":")
-        client.api.tag(digest, repository, short)
+        _name(client, digest, tag)
     found = _inspect(client, tag)
     if found is None or not _is(found, data, digest):
         raise StepFailed(f"The engine has taken in another image than it was given for {tag}.", "Run it again.")
@@ -139,6 +138,14 @@ def _layers(found: dict[str, Any]) -> list[str]:
     return list((found.get("RootFS") or {}).get("Layers") or ())
 
 
+def _name(client: docker.DockerClient, digest: str, tag: str) -> None:
+    repository, _, short = tag.rpartition(":")
+    try:
+        client.api.tag(digest, repository, short)
+    except ENGINE_ERRORS as error:
+        raise told(error, f"naming the image {tag}") from error
+
+
 def _send(client: docker.DockerClient, config: bytes, layers: Sequence[Path], tag: str) -> None:
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers):
@@ -159,7 +166,11 @@ def _there_already(client: docker.DockerClient, diff_ids: list[str]) -> int:
     Docker takes an archive without them: it opens a layer's file only when it has no layer of that content on the same
     layers. A new model of 1 MB is taken in after 0.1 s so, with 45 MB below it after 2.3 s. Podman wants all of them.
     """
-    if is_podman(client.version()):
+    try:
+        podman = is_podman(client.version())
+    except ENGINE_ERRORS as error:
+        raise told(error, "asking for its version") from error
+    if podman:
         return 0
     counts = [0]
     for tag in loaded_images(client):

@@ -66,13 +66,20 @@ def _document(data: bytes, what: str) -> dict[str, object]:
         raise StepFailed(f"The {what} is not UTF-8 text.", "Push the image again.") from None
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:  # a folder, or not ours to read
+        return False
+
+
 def write(pulled: Pulled, folder: Path, *, force: bool = False) -> list[Path]:
     """Writes ``<name>.yaml`` and ``<name>.lock.yaml`` into ``folder``, which is made; their paths.
 
     Raises UsageError where one is there already with another content, and writes none, unless ``force``.
     """
     files = {folder / f"{pulled.name}.yaml": pulled.recipe, folder / f"{pulled.name}.lock.yaml": pulled.lock}
-    other = [path for path, data in files.items() if path.exists() and path.read_bytes() != data]
+    other = [path for path, data in files.items() if path.exists() and not _holds(path, data)]
     if other and not force:
         names = " and ".join(str(path) for path in other)
         raise UsageError(f"{names} would be overwritten.", "Name another folder with -o, or overwrite with --force.")
