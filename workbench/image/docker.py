@@ -25,7 +25,7 @@ from docker import DockerClient
 
 from workbench.engine.connect import address, connect
 from workbench.engine.container import ask_for_gpus
-from workbench.engine.errors import told
+from workbench.engine.errors import ENGINE_ERRORS, told
 from workbench.engine.leftovers import labels
 from workbench.engine.load import archive, ensure_loaded, tag_of
 from workbench.errors import MachineLacks, StepFailed, UsageError
@@ -82,7 +82,7 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
         emit.progress(0, 1, "laying out the build context")
         dockerfile = dockerfile_of(base, params, f"sha256:{downloads.sha256_of(inputs['model'])}")
         laid_out = lay_out(folder, dockerfile, content)
-        image_id = _built(cli, folder, emit)
+        image_id = _built(cli, client, folder, emit)
         found = client.images.get(image_id).attrs
         try:
             layers = _layers(client, image_id, found["RootFS"]["Layers"], known, inputs["model"], emit.scratch)
@@ -194,7 +194,7 @@ def _context_folder(name: str) -> Iterator[Path]:
         yield folder
 
 
-def _built(cli: buildkit.Cli, folder: Path, emit: Emit) -> str:
+def _built(cli: buildkit.Cli, client: DockerClient, folder: Path, emit: Emit) -> str:
     """Builds the image of the context in ``folder``; its id in the engine."""
     id_file = emit.scratch / "image-id"
     words = ["--network=none", "--iidfile", str(id_file), *buildkit.proxy_arguments(os.environ), str(folder)]
@@ -205,8 +205,18 @@ def _built(cli: buildkit.Cli, folder: Path, emit: Emit) -> str:
     ended = buildkit.run_build(cli, words, buildkit.environment_for(address(), os.environ), tell)
     if ended.code != 0:
         step, said = ended.progress.failure()
-        raise told("\n".join(said or ended.last), f"building the image{f' ({step})' if step else ''}")
+        doing = f"building the image{f' ({step})' if step else ''}"
+        _check_still_there(client, doing)
+        raise told("\n".join(said or ended.last), doing)
     return id_file.read_text(encoding="ascii").strip()
+
+
+def _check_still_there(client: DockerClient, doing: str) -> None:
+    """Raises StepFailed where the engine has gone: docker's own last words then tell of an id that it was not given."""
+    try:
+        client.ping()
+    except ENGINE_ERRORS as error:
+        raise told("lost connection to the engine.", doing) from error
 
 
 # --- what came out
