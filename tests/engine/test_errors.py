@@ -166,6 +166,11 @@ WORDS: list[tuple[str, type[WorkbenchError], str]] = [
     ),
     ('process "/bin/sh -c x" did not complete successfully: exit code: 137', StepFailed, "memory runs out"),
     ("rpc error: code = Unavailable desc = error reading from server: EOF", StepFailed, "went away while testing"),
+    (
+        "cannot write id because server did not provide an image ID",
+        StepFailed,
+        "went away while testing",
+    ),
 ]
 
 

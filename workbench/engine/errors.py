@@ -50,7 +50,8 @@ _FORBIDDEN = _Case(
 _GONE = _Case(
     r"connection aborted|connection reset by peer|remote end closed connection|broken pipe|connection broken"
     r"|closing transport|error reading from server: EOF|code = unavailable|code = canceled|unexpected eof"
-    r"|lost connection|server is shutting down",
+    r"|lost connection|server is shutting down"
+    r"|server did not provide an image id",  # Docker 20.10 takes the broken stream of a build for its end
     StepFailed,
     "The container engine went away while {doing}: {said}",
     _START + ": finished steps are kept.",
