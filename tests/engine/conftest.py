@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -15,12 +14,13 @@ import docker
 import pytest
 import services
 from digits_image import Image, cache, image, shared_folder
-from engine_helpers import Program, StartEngine, podman_command
+from engine_helpers import Program, podman_command
+from own_engine import own_engine
 
 from workbench.engine import load
 from workbench.engine.connect import connect
 
-__all__ = ["cache", "image", "shared_folder"]
+__all__ = ["cache", "image", "own_engine", "shared_folder"]
 
 
 @pytest.fixture(scope="session")
@@ -49,26 +49,6 @@ def client(engine: services.Service, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     with connect() as client:
         yield client
-
-
-@pytest.fixture
-def own_engine(tmp_path: Path, engine: services.Service) -> Iterator[StartEngine]:
-    """Starts Docker engines for this test alone, on one data folder; they are gone after it."""
-    names = (f"own{number}" for number in itertools.count())
-    data = tmp_path / "docker-data"
-    data.mkdir()
-
-    def start(*before: str) -> services.Service:
-        def command(folder: Path) -> tuple[str, list[str]]:
-            address, words = services.engine_command(folder)
-            return address, [*before, *words, "--data-root", str(data)]
-
-        found = services.shared(tmp_path, next(names), os.getpid(), command)
-        services.wait_for_engine(found)
-        return found
-
-    yield start
-    services.stop_all(tmp_path)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import docker
-import services
 
 from workbench.engine import leftovers
 
@@ -19,12 +18,6 @@ READY = "print('workbench.server: serving nothing', flush=True)\n"
 ON_TERM = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(0))\n"
 WAIT = ON_TERM + READY + "signal.pause()\n"
 """A program that is ready at once and ends when asked to."""
-
-
-class StartEngine(Protocol):
-    """Starts a Docker engine of the test's own; ``before`` are words in front of its command."""
-
-    def __call__(self, *before: str) -> services.Service: ...
 
 
 class Program(Protocol):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from digits_image import Image
-from engine_helpers import WAIT, Loaded, Program, StartEngine
+from engine_helpers import WAIT, Loaded, Program
+from own_engine import StartEngine
 
 from workbench.engine import leftovers, load
 from workbench.engine.connect import connect, engine_facts

@@ -11,7 +11,8 @@ from pathlib import Path
 import docker
 import pytest
 from digits_image import Image
-from engine_helpers import WAIT, Loaded, Program, StartEngine
+from engine_helpers import WAIT, Loaded, Program
+from own_engine import StartEngine
 
 from workbench import doctor
 from workbench.engine import leftovers
@@ -57,6 +58,7 @@ def test_what_a_killed_owner_leaves_is_removed_by_the_next_start_and_by_doctor(
     found = loaded(client, program(WAIT))
     left = make_and_kill(found)
     somebodys = client.api.create_container(found, name="somebodys")["Id"]
+    client.api.start(somebodys)
     assert client.api.inspect_container(left)["State"]["Running"]
     assert [(each.kind, each.id) for each in leftovers.find(client) if each.kind == "container"] == [
         ("container", left)
@@ -77,7 +79,8 @@ def test_what_a_killed_owner_leaves_is_removed_by_the_next_start_and_by_doctor(
     assert rows["container engine"]["found"].startswith("Docker ")
     assert again not in {each["Id"] for each in client.api.containers(all=True)}
     assert leftovers.sweep() == []
-    client.api.remove_container(somebodys)
+    assert client.api.inspect_container(somebodys)["State"]["Running"]
+    client.api.remove_container(somebodys, force=True)
 
 
 @pytest.mark.integration

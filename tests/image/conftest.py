@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from digits_image import Emit, Image, cache, image, root, shared_folder
+from own_engine import own_engine
 
 from workbench.image.apt import Apt
 
-__all__ = ["cache", "image", "root", "shared_folder"]
+__all__ = ["cache", "image", "own_engine", "root", "shared_folder"]
 
 
 @pytest.fixture

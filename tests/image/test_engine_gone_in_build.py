@@ -1,80 +1,100 @@
-"""An engine that stops, or is killed, in the middle of a build: each an engine of the test's own."""
+"""An engine that ends while it builds: told as that, nothing of ours remains, and the next engine builds the image."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import io
 import os
 import select
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import services
-from docker_helpers import PARAMS, Watching, built, client_of, inputs_of, tree_of
-from image_helpers import Image
+from digits_image import Image
+from docker_helpers import built, client_of, inputs_of
+from own_engine import StartEngine
 
 from workbench.errors import StepFailed
+from workbench.image import docker as builder
 from workbench.image import downloads
-from workbench.image.docker import build
 
 pytestmark = pytest.mark.integration
 
+NAME = "interrupted"
 
-class Stopping(Watching):
-    """An ``Emit`` that sends the engine a signal, and waits until it is gone, when the build is at a step."""
 
-    def __init__(self, scratch: Path, engine: Path, number: signal.Signals, at: str) -> None:
-        super().__init__(scratch)
-        self._engine, self._number, self._at = engine, number, at
-        self.stopped = False
+class Told(io.StringIO):
+    """A log that calls ``then``, once, when a line of it ends with ``words``."""
 
-    def progress(self, done: float, total: float, text: str = "") -> None:
-        super().progress(done, total, text)
-        if text.startswith(self._at) and not self.stopped:
-            self.stopped = True
-            process = os.pidfd_open(int((self._engine / "pid").read_text()))
-            signal.pidfd_send_signal(process, self._number)
-            assert select.select([process], [], [], 60)[0]
-            os.close(process)
+    def __init__(self, words: str, then: Callable[[], None]) -> None:
+        super().__init__()
+        self.words, self.then, self.came = words, then, False
+
+    def write(self, text: str) -> int:
+        if not self.came and text.rstrip().endswith(self.words):
+            self.came = True
+            self.then()
+        return super().write(text)
+
+
+def end(pid: int, number: signal.Signals) -> None:
+    """Sends the signal to a process and returns when it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        signal.pidfd_send_signal(process, number)
+        assert select.select([process], [], [], 60)[0]
+        os.close(process)
+
+
+def running(words: str) -> Iterator[int]:
+    """Processes of this machine that have ``words`` in their command."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if words.encode() in path.read_bytes():
+                yield int(path.parent.name)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[str]:
+    """What an instruction says that never ends by itself; a killed engine cannot end it either, so it ends here."""
+    words = f"waiting in {tmp_path.name}"
+    yield words
+    for pid in running(words):
+        end(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_an_engine_that_goes_in_mid_build_is_told_and_the_next_build_goes_on(
+def test_an_engine_that_ends_while_it_builds_is_told_and_the_next_one_builds(
+    own_engine: StartEngine,
     image: Image,
-    tmp_path: Path,
-    engine: services.Service,  # the test run has what an engine of one's own needs
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    waiting: str,
     number: signal.Signals,
 ) -> None:
-    data = tmp_path / "docker-data"
-    data.mkdir()
-    names = (f"own{count}" for count in itertools.count())
-
-    def start() -> services.Service:
-        def command(folder: Path) -> tuple[str, list[str]]:
-            address, words = services.engine_command(folder)
-            return address, [*words, "--data-root", str(data)]
-
-        found = services.shared(tmp_path, next(names), os.getpid(), command)
-        services.wait_for_engine(found)
-        monkeypatch.setenv("DOCKER_HOST", found.address)
-        return found
-
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
-    name = f"stopped-{number.name.lower()}"
-    (tmp_path / "scratch").mkdir()
-    try:
-        emit = Stopping(tmp_path / "scratch", start().folder, number, "wheels 3/3")
+    first = own_engine("unshare", "-m")  # what a killed engine has mounted goes with its namespace
+    monkeypatch.setenv("DOCKER_HOST", first.address)
+    engine = int((first.folder / "pid").read_text())
+    script = f"import signal; print('{waiting}', flush=True); signal.pause()"
+    step = f'WORKDIR /build\nRUN ["/usr/bin/python3.11", "-c", "{script}"]\n'
+    render = builder.render
+    log = Told(waiting, lambda: end(engine, number))
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "render", lambda parameters: render(parameters).replace("WORKDIR /build\n", step))
+        patch.setattr("sys.stderr", log)
         with pytest.raises(StepFailed, match="engine went away while building the image") as caught:
-            build(inputs_of(image), {**PARAMS, "name": name}, emit)
-        assert emit.stopped
-        assert "finished steps are kept" in caught.value.cure
-        assert not (downloads.cache_folder() / "contexts" / name).exists()
+            built(inputs_of(image), tmp_path / "first", name=NAME)
+    assert log.came, log.getvalue()
+    assert "run the same command again" in caught.value.cure
+    assert not (downloads.cache_folder() / "contexts" / NAME).exists()
+    assert list(running(str(downloads.cache_folder() / "contexts" / NAME))) == []
 
-        again = start()
-        outputs, _ = built(inputs_of(image), tmp_path / "again", name=name)
-        assert tree_of(outputs)
-        with client_of(again.address) as client:
-            assert client.api.containers(all=True) == []
-    finally:
-        services.stop_all(tmp_path)
+    again = own_engine("unshare", "-m")
+    monkeypatch.setenv("DOCKER_HOST", again.address)
+    with client_of(again.address) as client:
+        assert client.api.containers(all=True) == []
+        outputs, _ = built(inputs_of(image), tmp_path / "second", name=NAME)
+        assert client.images.get(outputs.values["config"]).id == outputs.values["config"]
+        assert client.api.containers(all=True) == []
