@@ -131,7 +131,14 @@ def test_an_interrupt_at_the_watching_command_cancels_the_run(project: Path) -> 
 
 def test_a_hangup_of_the_terminal_leaves_the_run_running(project: Path) -> None:
     command = [sys.executable, "-m", "workbench", "run", "recipes/digits.yaml", "--until", UNTIL]
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Below nohup the test run itself ignores hangups, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         assert process.stderr.readline()
         process.send_signal(signal.SIGHUP)
