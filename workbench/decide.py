@@ -41,12 +41,12 @@ def choose(step: Step, results: Results) -> Decided:
     choice = gates.choose(figures, decisions, minimize)
     values: dict[str, Any] = {
         "choice": pinned or choice.variant,
+        "today": choice.variant,
         "why": "the lock says so" if pinned else choice.why,
         "decisions": {name: [asdict(item) for item in found] for name, found in decisions.items()},
         "remarks": {name: gates.remarks(figures[name]) for name in variants},
     }
     if pinned:
-        values["today"] = choice.variant
         broken = [item for item in decisions[pinned] if item.state != "holds"]
         error = _broken(pinned, broken) if broken else None
         return Decided(values, _model(step, pinned), error)

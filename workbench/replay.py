@@ -31,7 +31,7 @@ def conclude(run: Run) -> list[WorkbenchError]:
     worse, remarks = _figures(run, found)
     if causes and not broken and any(item.name == "image manifest" for item in causes):
         remarks.append("The image has the same content, packed differently (another compressor, or another day).")
-    today = run.done["choose"].result.values.get("today")
+    today = run.done["choose"].result.values["today"]
     if today != run.lock.artifacts.choice:
         remarks.append(
             f"Today's figures would choose {today or 'no variant'}; the lock says {run.lock.artifacts.choice}."

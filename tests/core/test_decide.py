@@ -76,6 +76,11 @@ def test_the_locked_choice_stays_and_what_today_would_choose_is_told() -> None:
     assert decided.error is None
 
 
+def test_a_choice_that_nothing_pins_is_the_one_of_today() -> None:
+    decided = choose(step({}), RESULTS)
+    assert decided.values["today"] == decided.values["choice"] == "int8"
+
+
 def test_the_locked_choice_must_keep_the_gates() -> None:
     decided = choose(step({"metric_drop": 0.0}, pinned="int8"), RESULTS)
     assert isinstance(decided.error, GateFailed)
