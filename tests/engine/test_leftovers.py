@@ -84,10 +84,11 @@ def test_what_a_killed_owner_leaves_is_removed_by_the_next_start_and_by_doctor(
 
 
 @pytest.mark.integration
-def test_removing_what_is_gone_already_is_no_error(client: docker.DockerClient) -> None:
-    leftovers.remove(
-        client, [leftovers.Leftover("container", "0" * 64, "x"), leftovers.Leftover("network", "e" * 64, "y")]
-    )
+def test_what_is_gone_already_does_not_keep_the_rest_from_being_removed(client: docker.DockerClient) -> None:
+    left = client.api.create_network("left-behind")["Id"]
+    gone = [leftovers.Leftover("container", "0" * 64, "x"), leftovers.Leftover("network", "e" * 64, "y")]
+    leftovers.remove(client, [*gone, leftovers.Leftover("network", left, "left-behind")])
+    assert client.api.networks(names=["left-behind"]) == []
 
 
 def test_without_an_engine_there_is_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def _is_hidden(pid: int) -> bool:
     except PermissionError:
         return True
     except (ProcessLookupError, OverflowError):
-        pass
+        return False
     return False
 
 

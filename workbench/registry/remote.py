@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -204,12 +205,10 @@ class Remote:
             )
 
     def _entries(self, body: bytes) -> list[Descriptor]:
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             entries = json.loads(body)["manifests"]
             if all(_DIGEST.fullmatch(entry["digest"]) and entry["size"] >= 0 for entry in entries):
                 return list(entries)
-        except (ValueError, KeyError, TypeError):
-            pass
         raise StepFailed(f"{self.name} has a list of referrers that cannot be read.", "Look at that registry.")
 
     # --- requests
