@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from screens.view import ProjectView, RunView
 from workbench import runs
 from workbench.events import EventReader, RunState, reduce
@@ -42,10 +44,7 @@ class RunSource:
         """The run as it stands; None where nothing came and its clocks stand still."""
         if self._ended:
             return None
-        alive = runs.is_alive(self._folder)  # asked first: what it says before it goes is read below
-        for event in self._events.new():
-            self._state = reduce(self._state, event)
-        state = runs.marked(self._state, alive)
+        state = self._read()
         self._ended = state.status != "running"
         last = self._last
         now = state.ended if self._ended else float(int(time.time()))
@@ -53,6 +52,17 @@ class RunSource:
             return None
         self._last = RunView(self._folder, state, now)
         return self._last
+
+    def _read(self) -> RunState:
+        """What the events come to. A folder that cannot be read is a run that failed; the others are shown."""
+        try:
+            alive = runs.is_alive(self._folder)  # asked first: what it says before it goes is read below
+            for event in self._events.new():
+                self._state = reduce(self._state, event)
+        except (OSError, msgspec.MsgspecError) as error:
+            told = {"message": f"{self._folder} cannot be read: {error}", "cure": "See its events.jsonl."}
+            return msgspec.structs.replace(self._state, status="failed", error=told)
+        return runs.marked(self._state, alive)
 
 
 class ProjectSource:

@@ -96,6 +96,7 @@ class HomeScreen(Screen[None]):
         super().__init__()
         self._project = project
         self._last: Command | None = None
+        self._ended: frozenset[str] = frozenset()
 
     def compose(self) -> ComposeResult:
         yield Label(f"workbench  {safe(self._project)}", id="title", markup=False)
@@ -120,9 +121,11 @@ class HomeScreen(Screen[None]):
 
     def show_project(self, view: ProjectView) -> None:
         """Shows the runs; looks at the recipes again where one has ended."""
-        before = self.query_one("#runs", Rows)
-        before.show(run_rows(view.runs))
-        if any(not each.live for each in view.runs):
+        self.query_one("#runs", Rows).show(run_rows(view.runs))
+        ended = frozenset(each.folder.name for each in view.runs if not each.live)
+        if ended != self._ended:
+            # Not with every look: a status hashes what the recipes name, on a machine that may be measured on.
+            self._ended = ended
             self.look_at_recipes()
 
     @work(exclusive=True, group="recipes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -11,13 +12,15 @@ from textual.screen import Screen
 from textual.widgets import Footer, Label, Static
 
 from screens import progress
-from screens.blocks import Block, Cell, plain
+from screens.blocks import Cell, plain
+from screens.command import Command
 from screens.console import failure
 from screens.present import report_blocks
 from screens.table import Rows
 from screens.tail import tail
 from screens.view import RunView
-from workbench.runs import command_line
+from screens.words import safe
+from workbench.runs import command_line, project_of_run
 
 STEPS = ("state", "step", "time", "progress")
 _LOG_LINES = 400
@@ -95,10 +98,12 @@ class RunScreen(Screen[None]):
         if self.view is None:
             return
         step = self.query_one("#steps", Rows).key_at_cursor
-        ended = not self.view.live and step == [*self.view.state.steps, ""][-1 if not self.view.state.steps else -2]
-        title, text = ("Report", _plain(report_blocks(self.view.state))) if ended else (f"Log of {step}", "")
+        if not self.view.live and [step] == list(self.view.state.steps)[-1:]:
+            title, text = "Report", "\n".join(plain(report_blocks(self.view.state)))
+        else:
+            title, text = f"Log of {step}", log_text(self.view.log(step))
         self.query_one("#detail-panel").border_title = title
-        self.query_one("#detail", Static).update(text or log_text(self.view.log(step)))
+        self.query_one("#detail", Static).update(text)
 
     @property
     def last_command(self) -> str:
@@ -108,12 +113,9 @@ class RunScreen(Screen[None]):
     def action_leave(self) -> None:
         self.dismiss()
 
+    @work
     async def action_cancel(self) -> None:
-        from screens.command import Command
-
-        if self.view is not None and self.view.live:
-            await Command(("cancel", self.folder.name), self.folder.parents[2]).answer()
-
-
-def _plain(blocks: list[Block]) -> str:
-    return "\n".join(plain(blocks))
+        """Cancels the run; what the command has to say where it fails is told."""
+        answer = await Command(("cancel", self.folder.name), project_of_run(self.folder)).answer()
+        if answer.exit_code:
+            self.notify(safe(answer.stderr.strip()), severity="error", markup=False)

@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from workbench.recipe import RecipeFile
     from workbench.runs import Request
 
-app = typer.Typer(
-    help="Takes a machine-learning model from a file to a compressed, benchmarked, pushed container image.",
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+ABOUT = "Takes a machine-learning model from a file to a compressed, benchmarked, pushed container image."
+app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, such as recipes/digits.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -30,14 +26,11 @@ RunName = Annotated[
 UPDATES = ("base", "wheels", "tools", "choice")
 
 
-@app.callback(invoke_without_command=True)
-def face(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        _open_app(context)
-
-
-def _open_app(context: typer.Context) -> None:
-    """The app at a terminal; elsewhere what commands there are."""
+@app.callback(invoke_without_command=True, help=ABOUT)
+def open_app(context: typer.Context) -> None:
+    """Without a command: the app at a terminal, elsewhere what commands there are."""
+    if context.invoked_subcommand is not None:
+        return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         typer.echo(context.get_help())
         raise typer.Exit(2)

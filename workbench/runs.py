@@ -61,6 +61,11 @@ def runs_folder(project: Path) -> Path:
     return project / ".workbench" / "runs"
 
 
+def project_of_run(run: Path) -> Path:
+    """The project that a run folder belongs to."""
+    return run.parents[2]
+
+
 def start(request: Request) -> Path:
     """Starts a run in a session of its own; its run folder. It goes on when the caller ends."""
     # To the millisecond: runs are found in the order of their names, and one with nothing changed takes 0.3 s.

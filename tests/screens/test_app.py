@@ -6,35 +6,27 @@ import asyncio
 import fcntl
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import run_events
+from example_run import record, run_events
 from textual.widgets import Label, Static
 
 from screens.app import WorkbenchApp
 from screens.command import Command
+from screens.feed import ProjectSource
 from screens.home import HomeScreen
 from screens.run_screen import RunScreen
 from screens.table import Rows
-from workbench.events import AnyEvent, EventLog
-from workbench.runs import Request
+from screens.tail import tail
+from screens.view import ProjectView, RunView
+from workbench.events import replay_state
+from workbench.runs import runs_folder
 
 
-def record(project: Path, name: str, happened: list[AnyEvent]) -> Path:
-    """A run folder in which ``happened``."""
-    folder = project / ".workbench" / "runs" / name
-    (folder / "logs").mkdir(parents=True)
-    command = ["workbench", "run", "recipes/digits.yaml"]
-    (folder / "request.json").write_text(json.dumps(asdict(Request(str(project), "recipes/digits.yaml", command))))
-    (folder / "lock").touch()
-    log = EventLog(folder / "events.jsonl")
-    for event in happened:
-        log.write(event)
-    log.close()
-    return folder
+def run_folder(project: Path) -> Path:
+    return runs_folder(project) / "20261124-100000.000-digits-aaaa"
 
 
 def drive(app: WorkbenchApp, flow: Callable[[Any], Awaitable[None]], size: tuple[int, int] = (120, 40)) -> None:
@@ -79,7 +71,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, commands: list[str]) -> None:
-    record(tmp_path, "20261124-100000.000-digits-aaaa", run_events())
+    record(run_events(), run_folder(tmp_path))
     app = WorkbenchApp(tmp_path)
 
     async def flow(pilot: Any) -> None:
@@ -101,7 +93,8 @@ def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, comm
 
 
 def test_a_run_shows_its_steps_its_log_and_the_report_at_its_end(tmp_path: Path, commands: list[str]) -> None:
-    folder = record(tmp_path, "20261124-100000.000-digits-aaaa", run_events())
+    folder = record(run_events(), run_folder(tmp_path))
+    (folder / "logs").mkdir()
     (folder / "logs" / "model.txt").write_text("read 10%\rread 100%\n\x1b[31mred\n")
     app = WorkbenchApp(tmp_path)
 
@@ -125,7 +118,7 @@ def test_a_run_shows_its_steps_its_log_and_the_report_at_its_end(tmp_path: Path,
 
 def test_a_run_at_work_moves_on_and_one_whose_process_is_gone_has_died(tmp_path: Path, commands: list[str]) -> None:
     happened = run_events()
-    folder = record(tmp_path, "20261124-100000.000-digits-aaaa", happened[:4])
+    folder = record(happened[:4], run_folder(tmp_path))
     app = WorkbenchApp(tmp_path)
 
     async def flow(pilot: Any) -> None:
@@ -165,3 +158,54 @@ def test_a_command_of_the_app_is_a_process_of_its_own(tmp_path: Path) -> None:
 
     assert answer.exit_code == 0
     assert answer.json() == []
+
+
+def test_recipes_are_looked_at_again_when_a_run_has_ended_and_not_while_one_is_at_work(
+    tmp_path: Path, commands: list[str]
+) -> None:
+    happened = run_events()
+    record(happened, run_folder(tmp_path))
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        home = app.screen
+        assert isinstance(home, HomeScreen)
+        await until(pilot, lambda: home.query_one("#runs", Rows).row_count == 1)
+        await app.workers.wait_for_complete()
+        ended = RunView(run_folder(tmp_path), replay_state(happened), 0.0)
+        commands.clear()
+        for second in range(3):
+            live = RunView(tmp_path / "another", replay_state(happened[:4]), float(second))
+            home.show_project(ProjectView((live, ended)))
+            await app.workers.wait_for_complete()
+        assert commands == []
+        home.show_project(ProjectView((RunView(tmp_path / "another", replay_state(happened), 0.0), ended)))
+        await app.workers.wait_for_complete()
+        assert commands == ["workbench status --json"]
+
+    drive(app, flow)
+
+
+def test_a_run_that_cannot_be_read_has_failed_and_the_others_are_shown(tmp_path: Path) -> None:
+    whole = record(run_events(), run_folder(tmp_path))
+    broken = record(run_events()[:4], runs_folder(tmp_path) / "20261124-110000.000-digits-bbbb")
+    with (broken / "events.jsonl").open("ab") as file:
+        file.write(b"no event\n")
+
+    view = ProjectSource(tmp_path).advance()
+
+    assert view is not None
+    assert [(each.folder, each.state.status) for each in view.runs] == [(broken, "failed"), (whole, "done")]
+    assert "cannot be read" in str((view.runs[0].state.error or {})["message"])
+
+
+def test_only_the_end_of_a_log_is_read_in_whole_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"line {number}\n" for number in range(1000)))
+
+    lines, cut = tail(log, limit=100)
+
+    assert cut
+    assert lines == [f"line {number}" for number in range(989, 1000)]  # nine bytes each
+    assert tail(log, limit=1 << 20) == ([f"line {number}" for number in range(1000)], False)
+    assert tail(tmp_path / "none") == ([], False)
