@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.message import Message
+from textual.screen import Screen
 from textual.widgets import DataTable
 
+from screens.command import Command
+from screens.command_bar import CommandBar
 from screens.feed import Feed, ProjectSource, RunSource, View
 from screens.home import HomeScreen
-from screens.run_screen import RunScreen
+from screens.settings import Settings
+from screens.stage import Say
 from screens.table import Rows
+from screens.themes import THEMES
 from screens.view import ProjectView, RunView
+from screens.workspace import Followed, WorkspaceScreen
 from workbench.runs import runs_folder
 
 
@@ -33,17 +40,30 @@ class WorkbenchApp(App[None]):
 
     TITLE = "workbench"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]
+    CSS = """
+    .panel { border: round $primary-muted; border-title-color: $text-primary; }
+    .panel:focus-within { border: round $primary; }
+    """
     BINDINGS = [
         Binding("q", "quit", "Quit", id="app.quit", tooltip="leave; runs go on"),
-        Binding("y", "copy_command", "Copy command", id="app.copy", tooltip="copy the command behind what is shown"),
+        Binding("question_mark", "help", "Help", id="app.help", tooltip="every key of this screen"),
+        Binding("y", "copy", "Copy", id="app.copy", tooltip="copy the command (or what the stage offers)", show=False),
+        Binding("f2", "screenshot", "Screenshot", id="app.screenshot", tooltip="the screen as SVG", show=False),
     ]
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, settings: Settings | None = None) -> None:
         super().__init__()
         self._project = project
+        self._settings = settings or Settings()
         self._feed = Feed(lambda view: self.post_message(Seen(view)))
+        self._runs = ProjectView(())
+        self._said = ""
 
     async def on_mount(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self._settings.theme
+        self.set_keymap(self._settings.keys)
         await self.push_screen(HomeScreen(self._project))
         self._feed.follow("project", ProjectSource(self._project))
         self._feed.start()
@@ -52,26 +72,95 @@ class WorkbenchApp(App[None]):
         self._feed.stop()
 
     def on_seen(self, message: Seen) -> None:
-        """Hands what is new to the screen that shows it."""
+        """Hands what is new to the screens that show it."""
         view = message.view
+        if isinstance(view, ProjectView):
+            self._runs = view
         for screen in self.screen_stack:
-            if isinstance(view, ProjectView) and isinstance(screen, HomeScreen):
+            if isinstance(view, ProjectView) and isinstance(screen, HomeScreen | WorkspaceScreen):
                 screen.show_project(view)
-            if isinstance(view, RunView) and isinstance(screen, RunScreen) and screen.folder == view.folder:
+            if isinstance(view, RunView) and isinstance(screen, WorkspaceScreen) and screen.folder == view.folder:
                 screen.show_run(view)
 
+    def on_followed(self, message: Followed) -> None:
+        """Follows the run that a workspace is to show."""
+        if isinstance(self.screen, WorkspaceScreen):
+            self.screen.folder = message.folder
+            self._feed.follow("run", RunSource(message.folder))
+
     async def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Opens the run that was chosen."""
-        if isinstance(event.data_table, Rows) and event.data_table.id == "runs":
+        """Opens the recipe or run that was chosen."""
+        if not isinstance(event.data_table, Rows) or not event.data_table.key_at_cursor:
+            return
+        if event.data_table.id == "recipes":
+            await self.open_recipe(event.data_table.key_at_cursor)
+        if event.data_table.id == "runs":
             await self.open_run(runs_folder(self._project) / event.data_table.key_at_cursor)
+
+    async def open_recipe(self, recipe: str, stage: str = "compress") -> None:
+        """Shows the stages of a recipe, with its newest run."""
+        screen = WorkspaceScreen(self._project, recipe, stage=stage)
+        await self.push_screen(screen, self._left)
+        screen.show_project(self._runs)
 
     async def open_run(self, folder: Path) -> None:
         """Shows the run of a run folder."""
-        await self.push_screen(RunScreen(folder), lambda _: self._feed.follow("run", None))
+        recipe = next((each.state.recipe for each in self._runs.runs if each.folder == folder), "")
+        screen = WorkspaceScreen(self._project, recipe, stage="run", folder=folder)
+        await self.push_screen(screen, self._left)
+        screen.show_project(self._runs)
         self._feed.follow("run", RunSource(folder))
 
-    def action_copy_command(self) -> None:
+    def _left(self, _: object) -> None:
+        self._feed.follow("run", None)
+
+    def on_say(self, message: Say) -> None:
+        self.run_worker(self._carry_out(Command(message.words, self._project)), group="commands")
+
+    async def _carry_out(self, command: Command) -> None:
+        """Carries a command out; what it had to say where it failed stands on the screen. It outlives the screen."""
+        self._said = str(command)
+        self._show_said(command)
+        answer = await command.answer()
+        if self._said == str(command):
+            self._show_said(command, answer)
+        if isinstance(self.screen, HomeScreen | WorkspaceScreen):
+            self.screen.look()
+
+    def _show_said(self, command: Command, answer: object = None) -> None:
+        for bar in self.screen.query(CommandBar):
+            bar.show(command, answer)  # type: ignore[arg-type]
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Every key of the screen as an entry of the palette, and the app's own."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.id and active.enabled:
+                action = binding.action
+                node = active.node
+                yield SystemCommand(
+                    binding.description, binding.tooltip, lambda a=action, n=node: self.run_action(a, n)
+                )
+        yield SystemCommand("Theme", "dark, light, high contrast, the terminal's own", self.action_change_theme)
+
+    def action_help(self) -> None:
+        from screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen.active_bindings.values()))
+
+    def action_copy(self) -> None:
+        """Copies what is selected, else what the stage offers, else the command behind what is shown."""
+        text = self.screen.get_selected_text() or self._copyable()
+        if not text:
+            return
+        self.copy_to_clipboard(text)
+        kept = self._project / ".workbench" / "copied.txt"
+        if kept.parent.is_dir():
+            kept.write_text(text)
+        self.notify(f"{text}\n(also in {kept}, where the terminal does not take it)", title="Copied", markup=False)
+
+    def _copyable(self) -> str:
         screen = self.screen
-        if isinstance(screen, HomeScreen | RunScreen) and screen.last_command:
-            self.copy_to_clipboard(screen.last_command)
-            self.notify(screen.last_command, title="Copied", markup=False)
+        offered = screen.stage.copyable() if isinstance(screen, WorkspaceScreen) and screen.stage else ""
+        shown = screen.last_command if isinstance(screen, WorkspaceScreen) else ""
+        return offered or self._said or shown

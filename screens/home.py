@@ -11,11 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import Footer, Label, Static
+from textual.widgets import Footer, Label
 
 from screens.blocks import Cell, cell
-from screens.command import Answer, Command
+from screens.command import Command
+from screens.command_bar import CommandBar
 from screens.progress import GLYPHS
+from screens.stage import Say
 from screens.table import Rows
 from screens.view import ProjectView, RunView
 from screens.words import ABSENT, clock, safe, short
@@ -78,24 +80,20 @@ class HomeScreen(Screen[None]):
         Binding("r", "run_recipe", "Run", id="home.run", tooltip="carry out the recipe under the cursor"),
         Binding("p", "replay", "Replay", id="home.replay", tooltip="make the recipe's artifacts again and compare"),
         Binding("c", "cancel_run", "Cancel", id="home.cancel", tooltip="stop the run under the cursor"),
-        Binding("f5", "refresh", "Look again", id="home.refresh", tooltip="look at recipes and machine again"),
+        Binding("f5", "look", "Look again", id="home.refresh", tooltip="look at recipes and machine again"),
     ]
     DEFAULT_CSS = """
     HomeScreen {
         #title { padding: 0 1; text-style: bold; width: 1fr; }
         Rows { height: auto; max-height: 1fr; }
-        .panel { height: auto; max-height: 45%; border: round $primary-muted; border-title-color: $text-primary; }
-        .panel:focus-within { border: round $primary; }
+        .panel { height: auto; max-height: 45%; }
         #machine-panel { max-height: 1fr; }
-        #said { display: none; padding: 0 1; height: auto; max-height: 6; color: $text-warning; }
-        #command { padding: 0 1; height: 1; color: $text-muted; }
     }
     """
 
     def __init__(self, project: Path) -> None:
         super().__init__()
         self._project = project
-        self._last: Command | None = None
         self._ended: frozenset[str] = frozenset()
 
     def compose(self) -> ComposeResult:
@@ -109,15 +107,14 @@ class HomeScreen(Screen[None]):
         with Vertical(classes="panel", id="machine-panel") as machine:
             machine.border_title = "This machine"
             yield Rows(MACHINE, id="machine")
-        yield Static(id="said", markup=False)
-        yield Static(id="command", markup=False)
+        yield CommandBar()
         yield Footer()
 
     def on_mount(self) -> None:
-        self.action_refresh()
+        self.look_at_machine()
 
     def on_screen_resume(self) -> None:
-        self.look_at_recipes()
+        self.look()
 
     def show_project(self, view: ProjectView) -> None:
         """Shows the runs; looks at the recipes again where one has ended."""
@@ -126,10 +123,10 @@ class HomeScreen(Screen[None]):
         if ended != self._ended:
             # Not with every look: a status hashes what the recipes name, on a machine that may be measured on.
             self._ended = ended
-            self.look_at_recipes()
+            self.look()
 
     @work(exclusive=True, group="recipes")
-    async def look_at_recipes(self) -> None:
+    async def look(self) -> None:
         """Asks how the recipes stand."""
         answer = await Command(("status", "--json"), self._project).answer()
         self.query_one("#recipes", Rows).show(recipe_rows(answer.json() or []))
@@ -140,35 +137,18 @@ class HomeScreen(Screen[None]):
         answer = await Command(("doctor", "--json"), self._project).answer()
         self.query_one("#machine", Rows).show(machine_rows(answer.json() or []))
 
-    @work(group="start")
-    async def carry_out(self, *words: str) -> None:
-        """Says a command, and what it had to say where it failed."""
-        command = self._last = Command(words, self._project)
-        self.query_one("#command", Static).update(f"$ {command}")
-        self._say(await command.answer())
-
-    def _say(self, answer: Answer) -> None:
-        said = self.query_one("#said", Static)
-        said.display = answer.exit_code != 0
-        said.update("\n".join(map(safe, answer.stderr.strip().splitlines()[-6:])))
-
-    @property
-    def last_command(self) -> str:
-        """The last command that was said here; "" where none was."""
-        return str(self._last or "")
-
     def action_run_recipe(self) -> None:
         if recipe := self.query_one("#recipes", Rows).key_at_cursor:
-            self.carry_out("run", recipe, "--detach")
+            self.post_message(Say("run", recipe, "--detach"))
 
     def action_replay(self) -> None:
         if recipe := self.query_one("#recipes", Rows).key_at_cursor:
-            self.carry_out("replay", recipe)
+            self.post_message(Say("replay", recipe))
 
     def action_cancel_run(self) -> None:
         if run := self.query_one("#runs", Rows).key_at_cursor:
-            self.carry_out("cancel", run)
+            self.post_message(Say("cancel", run))
 
-    def action_refresh(self) -> None:
-        self.look_at_recipes()
+    def action_look(self) -> None:
+        self.look()
         self.look_at_machine()

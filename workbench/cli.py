@@ -35,8 +35,9 @@ def open_app(context: typer.Context) -> None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
     from screens.app import WorkbenchApp
+    from screens.settings import load_settings, settings_file
 
-    WorkbenchApp(_project()).run()
+    WorkbenchApp(_project(), load_settings(settings_file())).run()
 
 
 def _words() -> list[str]:

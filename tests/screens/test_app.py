@@ -17,10 +17,10 @@ from screens.app import WorkbenchApp
 from screens.command import Command
 from screens.feed import ProjectSource
 from screens.home import HomeScreen
-from screens.run_screen import RunScreen
 from screens.table import Rows
 from screens.tail import tail
 from screens.view import ProjectView, RunView
+from screens.workspace import WorkspaceScreen
 from workbench.events import replay_state
 from workbench.runs import runs_folder
 
@@ -101,7 +101,8 @@ def test_a_run_shows_its_steps_its_log_and_the_report_at_its_end(tmp_path: Path,
     async def flow(pilot: Any) -> None:
         await app.open_run(folder)
         await until(
-            pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.query_one("#steps", Rows).row_count > 3
+            pilot,
+            lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.query_one("#steps", Rows).row_count > 3,
         )
         screen = app.screen
         assert "done" in str(screen.query_one("#title", Label).content)
@@ -125,7 +126,7 @@ def test_a_run_at_work_moves_on_and_one_whose_process_is_gone_has_died(tmp_path:
         with (folder / "lock").open("ab") as lock:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
             await app.open_run(folder)
-            await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.view is not None)
+            await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.view is not None)
             assert app.screen.view.state.status == "running"  # type: ignore[attr-defined]
         await until(pilot, lambda: app.screen.view.state.status == "died")  # type: ignore[attr-defined]
         assert "go on with: workbench run" in str(app.screen.query_one("#error", Static).content)

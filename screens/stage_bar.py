@@ -1,0 +1,45 @@
+"""The line of a workspace that names its stages, how each stands, and which is on the screen."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from screens.blocks import Tone
+from screens.stage import STAGES, mark
+from screens.view import RunView
+
+TONES: dict[Tone, str] = {
+    "good": "$text-success",
+    "bad": "$text-error",
+    "warn": "$text-warning",
+    "dim": "$text-muted",
+    "strong": "$text-accent",
+    "": "",
+}
+
+
+def stages_line(view: RunView | None, current: str) -> Content:
+    """``1 Model ✓  2 Compress ●  …``, the one on the screen marked."""
+    parts = []
+    for number, kind in enumerate(STAGES, 1):
+        glyph, tone = mark(kind, view)
+        name = Content.styled(f" {number} {kind.title}", "$text-primary bold reverse" if kind.id == current else "")
+        parts.append(
+            Content.assemble(name, Content.styled(f" {glyph or ' '}", TONES[tone])).stylize(
+                f"@click=screen.stage('{kind.id}')"
+            )
+        )
+    return Content("").join(parts)
+
+
+class StageBar(Static):
+    """Names the stages; a click goes to one."""
+
+    DEFAULT_CSS = """
+    StageBar { height: 1; padding: 0; }
+    """
+
+    def show(self, view: RunView | None, current: str) -> None:
+        """Shows how the stages of a run stand."""
+        self.update(stages_line(view, current))
