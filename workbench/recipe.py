@@ -38,12 +38,15 @@ class RecipeFile:
 
 
 def project_of(path: Path) -> Path:
-    """The project a file belongs to: the nearest parent with ``.git`` or ``.workbench``, else the file's own folder."""
+    """The project a file belongs to: the nearest parent with ``.git`` or ``.workbench``, else the file's own folder.
+
+    A folder ``recipes`` without either is a project's folder of recipes: the project is the one it lies in.
+    """
     folder = path.resolve().parent
     for parent in (folder, *folder.parents):
         if (parent / ".git").exists() or (parent / ".workbench").is_dir():
             return parent
-    return folder
+    return folder.parent if folder.name == "recipes" else folder
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:

@@ -30,6 +30,26 @@ def test_a_valid_recipe_knows_its_project_and_lock(project: Path) -> None:
     assert file.recipe.model.preprocess.scale == 0.0625
 
 
+@pytest.mark.parametrize(
+    ("mark", "path", "expected"),
+    [
+        ("", "recipes/digits.yaml", "."),
+        ("", "recipes/here", "."),
+        ("", "here", "."),
+        ("", "elsewhere/digits.yaml", "elsewhere"),
+        (".workbench", "recipes/deep/digits.yaml", "."),
+        ("recipes/.git", "recipes/digits.yaml", "recipes"),
+    ],
+)
+def test_recipes_and_the_folder_they_lie_in_are_of_one_project(
+    tmp_path: Path, mark: str, path: str, expected: str
+) -> None:
+    """Outside a repository, too: what runs from ``recipes`` is found in the folder beside it."""
+    if mark:
+        (tmp_path / mark).mkdir(parents=True)
+    assert recipe.project_of(tmp_path / path) == (tmp_path / expected).resolve()
+
+
 def test_units_become_bytes_and_seconds(project: Path) -> None:
     path = project / "recipes" / "digits.yaml"
     path.write_text(path.read_text() + "gate: {model_size: 1.5MiB, p99: {max: 5ms}}\n")
