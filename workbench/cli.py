@@ -61,7 +61,7 @@ def run(
     no_commit: Annotated[bool, typer.Option("--no-commit", help="write the lock, but do not commit")] = False,
     json: Json = False,
 ) -> None:
-    """Carry out a recipe: make what is not made yet, write the lock, commit both."""
+    """Carry out a recipe: make what is missing, lock, commit both."""
     from workbench import recipe as recipes
     from workbench.runs import Request
 
@@ -153,7 +153,7 @@ def replay(
     summary: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write a summary in Markdown")] = None,
     json: Json = False,
 ) -> None:
-    """Make everything again from the lock in an empty store, and compare."""
+    """Make everything again from the lock, and compare. Nothing is taken from the store."""
     from screens.report import junit as write_junit
     from screens.report import summary_markdown
     from workbench import recipe as recipes
@@ -206,7 +206,7 @@ def list_runs(json: Json = False) -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """The recipes of this project: never run, as locked, changed since, running."""
+    """Where recipes stand: never run, as locked, changed, running."""
     from screens.tables import print_table
     from workbench.status import recipes_status
 
@@ -258,7 +258,7 @@ def gc(json: Json = False) -> None:
 
 @app.command()
 def validate(recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")]) -> None:
-    """Check recipes: every problem at once, each with its line and cure."""
+    """Check recipes: every problem at once, with line and cure."""
     from workbench import recipe as recipes
 
     problems = []
@@ -284,7 +284,7 @@ def schema() -> None:
 
 @app.command()
 def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json = False) -> None:
-    """A model's signature, operators, parameters, FLOPs and size by layer."""
+    """A model's signature, operators, FLOPs and size by layer."""
     from screens.inspect import print_model
     from workbench.model.inspect import inspect as inspect_model
 
@@ -343,7 +343,7 @@ def verify(
     deep: Annotated[bool, typer.Option(help="download the layers and look into them")] = False,
     json: Json = False,
 ) -> None:
-    """Check that an image, its lock and what is attached to it belong together, and who signed it."""
+    """Check that image, lock and attachments belong together. Also who signed them, where somebody did."""
     import dataclasses
     import tempfile
 
@@ -388,7 +388,7 @@ def image(
     files: Annotated[int, typer.Option(min=0, metavar="N", help="how many files a list shows")] = 10,
     json: Json = False,
 ) -> None:
-    """The last image's layers: what is in them, the biggest files, waste, duplicates, what changed."""
+    """The last image: layers, biggest files, waste, what changed."""
     from screens.image import print_image
     from workbench.image.report import report
 
@@ -402,7 +402,7 @@ def push(
     to: Annotated[str, typer.Option(metavar="REF", help="another place than the recipe's")] = "",
     json: Json = False,
 ) -> None:
-    """Store a recipe's inputs where its image goes, for machines whose checkout has not got them."""
+    """Store a recipe's inputs beside its image (--inputs). For machines whose checkout has not got them."""
     from json import dumps
 
     from workbench.push_inputs import as_recipe_lines, push_inputs
@@ -433,7 +433,7 @@ def scan(recipe: RecipePath, json: Json = False) -> None:
 
 @app.command()
 def eject(recipe: RecipePath, folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
-    """Write the image's Dockerfile and build context, for use by hand."""
+    """Write the image's Dockerfile and build context to a folder. They need neither workbench nor the recipe."""
     from workbench.eject import eject as eject_image
 
     names = eject_image(recipe, folder)
@@ -464,7 +464,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="a project folder, made if need be")] = Path("workbench-demo"),
     json: Json = False,
 ) -> None:
-    """The main job on the shipped digits, in a project folder of its own."""
+    """The main job on the shipped digits, in a folder of its own."""
     from workbench import recipe as recipes
     from workbench.demo import make_project
     from workbench.runs import Request
@@ -490,7 +490,7 @@ def doctor(json: Json = False) -> None:
 def main() -> None:
     """The entry point: runs the command, and tells errors as sentences with their exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="workbench", standalone_mode=True)
     except WorkbenchError as error:
         typer.echo(f"workbench: {error.message}", err=True)
         if error.cure:

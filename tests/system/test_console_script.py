@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import ROOT, git
+from support import ROOT, git, workbench
 
 from workbench import runs
 
@@ -126,3 +126,13 @@ def test_help_loads_nothing_heavy() -> None:
         "screens",
     }
     assert heavy & set(json.loads(done.stderr)) == set()
+
+
+def test_help_says_each_command_in_a_whole_sentence_of_one_line(tmp_path: Path) -> None:
+    done = workbench(tmp_path, "--help", COLUMNS="80")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Usage: workbench [OPTIONS] COMMAND [ARGS]..."
+    commands = lines[lines.index("Commands:") + 1 :]
+    assert len(commands) >= 20
+    assert [line for line in commands if not line.endswith(".") or line.endswith("...")] == []
+    assert workbench(tmp_path, "run", "--help").stdout.startswith("Usage: workbench run ")
