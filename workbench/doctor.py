@@ -85,6 +85,19 @@ def _engine() -> list[Row]:
     ]
 
 
+def _buildkit(_project: Path) -> Row:
+    """The command line that builds images with ``builder: docker``: buildx, or a ``docker`` that has BuildKit."""
+    from workbench.errors import MachineLacks
+    from workbench.image.buildkit import find_cli
+
+    what = "BuildKit (for builder: docker)"
+    try:
+        cli = find_cli()
+    except MachineLacks as error:
+        return _row(what, "", str(error), needed=False)
+    return _row(what, f"{cli.version} ({cli.words[0]})", "", needed=False)
+
+
 def _gpu(_project: Path) -> Row:
     from workbench.host.nvidia import gpu_names
 
@@ -123,6 +136,7 @@ _CHECKS: tuple[Callable[[Path], Row], ...] = (
     _apt,
     _dpkg,
     _bubblewrap,
+    _buildkit,
     _gpu,
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from workbench import doctor
 from workbench.errors import MachineLacks
 from workbench.image import buildkit
 from workbench.image.buildkit import Cli, Progress, environment_for, find_cli, proxy_arguments, run_build
@@ -82,6 +83,19 @@ def docker(folder: Path, version: str, buildx: str = "") -> Path:
     )
     path.chmod(0o755)
     return path
+
+
+def test_doctor_tells_whether_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, buildx, state, found, cure in (
+        ("cannot", "", "missing", "", "docker-buildx-plugin"),
+        ("new", "v0.24.0", "ok", "buildx 0.24.0", ""),
+    ):
+        program = docker(tmp_path / name, "28.2.2", buildx)
+        monkeypatch.setenv("PATH", str(program.parent))
+        row = doctor._buildkit(tmp_path)
+        assert (row["state"], row["needed"]) == (state, False)
+        assert found in row["found"]
+        assert cure in row["cure"]
 
 
 def test_the_first_command_line_that_can_is_taken_wherever_it_lies_on_path(tmp_path: Path) -> None:

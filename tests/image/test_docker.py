@@ -138,7 +138,8 @@ def test_the_engine_has_the_image_under_its_own_digest_and_nothing_else_of_ours(
         [found] = titled(client, "alone")
         assert found.id == outputs.values["config"]
         assert found.attrs["RootFS"]["Layers"] == config["rootfs"]["diff_ids"]
-        assert [tag.partition(":")[0] for tag in found.tags] == ["workbench.local/alone"]
+        assert found.tags == [outputs.values["in_engine"]]
+        assert outputs.values["in_engine"].startswith("workbench.local/alone:")
         assert client.containers.list(all=True, filters={"ancestor": found.id}) == []
         client.images.remove(found.id)
 

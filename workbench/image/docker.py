@@ -58,7 +58,8 @@ class Base:
 
 
 def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
-    """Builds the image: ``config``, ``manifest``, its layers ``layer-00`` … (lowest first), ``tree``.
+    """Builds the image: ``config``, ``manifest``, its layers ``layer-00`` … (lowest first), ``tree``. The value
+    ``in_engine`` is its name in the engine.
 
     ``inputs``: ``base`` (descriptor) and ``base_blob`` of the assembled base, or ``base_pins`` of one in a registry;
     ``wheels_pins``, ``model``, ``signature``. ``params``: those of :func:`workbench.image.oci.assemble`, ``version``
@@ -92,8 +93,13 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
             _hand_over(client, content.name, outputs.files["config"].read_bytes(), len(layers))
         finally:
             _forget(client, image_id)
-        versions = {"builder": "docker", "engine": client.version()["Version"], "buildkit": cli.version}
-    return Outputs(outputs.files, {**outputs.values, **versions})
+        facts = {
+            "builder": "docker",
+            "engine": client.version()["Version"],
+            "buildkit": cli.version,
+            "in_engine": tag_of(content.name, outputs.values["config"]),
+        }
+    return Outputs(outputs.files, {**outputs.values, **facts})
 
 
 @contextlib.contextmanager
