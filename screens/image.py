@@ -47,8 +47,8 @@ def _layers(found: Mapping[str, Any]) -> Block:
         )
         for each in items(found, "layers")
     )
-    below = f"{words.size(found.get('size'))} packed, {words.size(found.get('uncompressed'))} unpacked"
-    columns = ("layer", "packed", "unpacked", "files", "content")
+    below = f"{words.size(found.get('size'))} compressed, {words.size(found.get('uncompressed'))} unpacked"
+    columns = ("layer", "compressed", "unpacked", "files", "content")
     return Block(
         f"Image {short(found.get('config'))} of {found.get('run')}", columns, rows, (cell(below),), _right(1, 2, 3)
     )

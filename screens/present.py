@@ -69,7 +69,11 @@ def variant_table(found: list[Variant]) -> Iterator[Block]:
             )
             for each in found
         ),
-        (Cell(f"{words.safe(metric)} over {over} samples; 95% intervals.", "dim"), *_comparisons(found)),
+        (
+            Cell(f"{words.safe(metric)} over {over} samples; 95% intervals.", "dim"),
+            *_comparisons(found),
+            *(Cell(_REFERENCE, "dim") for each in found if is_reference(each) and _states(each) - {"holds"}),
+        ),
         right=frozenset({1}),
     )
 
@@ -124,13 +128,27 @@ def significance(compare: Mapping[str, Any]) -> tuple[str, Tone]:
     return ("significantly worse", "bad") if drop > 0 else ("significantly better", "good")
 
 
+_REFERENCE = "original is what the variants are compared with; a gate that it fails only keeps it from being chosen."
+
+
+def is_reference(variant: Variant) -> bool:
+    """Whether it is there to compare with: the original, unless it is what was chosen."""
+    return variant.name == "original" and not variant.chosen
+
+
+def _states(variant: Variant) -> set[str]:
+    return {str(part(gate, "state")) for gate in variant.gates}
+
+
 def _gates(variant: Variant) -> Cell:
-    states = [str(part(gate, "state")) for gate in variant.gates]
+    states = _states(variant)
     if not states:
         return Cell("none")
     for state in ("fails", "undecided"):
         if state in states:
             names = ", ".join(words.safe(part(g, "gate")) for g in variant.gates if part(g, "state") == state)
+            if is_reference(variant):
+                return Cell(f"reference\n({state}: {names})")
             return Cell(f"{state}: {names}", GATE_TONES[state])
     return Cell("all hold", "good")
 
@@ -184,10 +202,11 @@ def _disturbed(found: list[Variant]) -> Iterator[Cell]:
 def gate_table(found: list[Variant]) -> Iterator[Block]:
     """Each gate of each variant: holds, fails or undecided, by which value against which limit, and why."""
     rows = tuple(
-        row(each.name, part(gate, "gate"), Cell(state, GATE_TONES.get(state, "")), judged, part(gate, "why") or ABSENT)
+        row(each.name, part(gate, "gate"), Cell(state, tone), judged, part(gate, "why") or ABSENT)
         for each in found
         for gate in each.gates
         for state in [words.safe(part(gate, "state"))]
+        for tone in ["" if is_reference(each) else GATE_TONES.get(state, "")]
         for judged in [f"{part(gate, 'value') or ABSENT}\n({part(gate, 'limit') or 'limit unknown'})"]
     )
     if rows:
@@ -222,7 +241,7 @@ def remarks(state: RunState, found: list[Variant]) -> Iterator[Block]:
 
 
 def image(state: RunState) -> Iterator[Block]:
-    """The image: its digests, its sizes, its layers."""
+    """The image: its sizes, its layers, its digests, and its name in the engine that built it."""
     values = state.steps["image"].values if "image" in state.steps else {}
     if not values:
         return
@@ -240,11 +259,14 @@ def image(state: RunState) -> Iterator[Block]:
     total = row("image", words.size(values.get("size")), words.size(values.get("uncompressed")), "", "")
     yield Block(
         f"Image {words.short(values.get('config'))}, {quantity(len(layers), 'layer')}",
-        ("layer", "compressed", "uncompressed", "files", "left out"),
+        ("layer", "compressed", "unpacked", "files", "left out"),
         (*rows, tuple(Cell(each.text, "strong") for each in total)),
-        tuple(cell(f"{name}\n{values[name]}") for name in ("config", "manifest") if values.get(name)),
+        tuple(cell(f"{label}\n{values[name]}") for name, label in _NAMES.items() if values.get(name)),
         right=frozenset({1, 2, 3, 4}),
     )
+
+
+_NAMES = {"config": "config", "manifest": "manifest", "in_engine": "in the engine"}
 
 
 def parity(state: RunState) -> Iterator[Block]:

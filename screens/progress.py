@@ -41,8 +41,6 @@ def step_row(step: StepState, now: float) -> tuple[Cell, Cell, Cell, Cell]:
 
 def progress(step: StepState) -> str:
     """How far a running step is, and what it is doing."""
-    if step.status == "failed":
-        return str((step.error or {}).get("message", "")).partition("\n")[0]
     if step.status != "running":
         return ""
     done = f"{min(step.done / step.total, 1.0):4.0%}" if step.total > 0 else ""
@@ -67,9 +65,8 @@ def quiet(event: AnyEvent | None) -> Iterator[str]:
             yield f"reused  {words.safe(event.step)}"
         case StepFinished():
             yield f"done    {words.safe(event.step)}  {words.clock(event.seconds)}"
-        case StepFailed():
-            message = words.safe(event.error.get("message", ""))
-            yield f"failed  {words.safe(event.step)}  {' '.join(message.split())}"
+        case StepFailed():  # why is told at the end of the run, with the cure
+            yield f"failed  {words.safe(event.step)}"
         case StepNote():
             yield f"note    {words.safe(event.step)}: {' '.join(words.safe(event.text).split())}"
         case Note():

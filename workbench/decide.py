@@ -13,6 +13,8 @@ from workbench.store import Result
 
 Results = Mapping[str, Result]
 
+_PINNED = "pinned by the lock; workbench run --update choice chooses anew"
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -42,7 +44,7 @@ def choose(step: Step, results: Results) -> Decided:
     values: dict[str, Any] = {
         "choice": pinned or choice.variant,
         "today": choice.variant,
-        "why": "the lock says so" if pinned else choice.why,
+        "why": _PINNED if pinned else choice.why,
         "decisions": {name: [asdict(item) for item in found] for name, found in decisions.items()},
         "remarks": {name: gates.remarks(figures[name]) for name in variants},
     }

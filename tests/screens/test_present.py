@@ -41,7 +41,7 @@ def test_variants_show_size_metric_change_and_gates(text: str) -> None:
     lines = section(text, "Variants")
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[1:5]] == [
         ["variant", "size", "accuracy", "change to original", "gates"],
-        ["original", "1.3 MiB", "0.989 [0.972, 0.996]", "—", "fails: model_size"],
+        ["original", "1.3 MiB", "0.989 [0.972, 0.996]", "—", "reference (fails: model_size)"],
         [
             "int8 (chosen)",
             "350.0 KiB",
@@ -61,7 +61,14 @@ def test_variants_show_size_metric_change_and_gates(text: str) -> None:
         "  accuracy over 360 samples; 95% intervals.",
         "  int8: 2 predictions flipped, McNemar p = 1, cosine to original 0.9999",
         "  int8-dynamic: 34 predictions flipped, McNemar p = 2e-08, cosine to original 0.9810",
+        "  original is what the variants are compared with; a gate that it fails only keeps it from being chosen.",
     ]
+
+
+def test_an_original_that_is_chosen_is_judged_as_any_other() -> None:
+    variants = section(changed("choose", choice="original"), "Variants")
+    assert variants[2].endswith("  fails: model_size")
+    assert "only keeps it from being chosen" not in "".join(variants)
 
 
 def test_latencies_show_queries_threads_intervals_and_the_verdict(text: str) -> None:
@@ -121,6 +128,11 @@ def test_the_image_shows_digests_sizes_and_layers(text: str) -> None:
     assert re.split(r"\s{2,}", lines[2].strip()) == ["base", "15.3 MiB", "46.7 MiB", "2,310", "8.6 MiB"]
     assert re.split(r"\s{2,}", lines[6].strip()) == ["image", "61.0 MiB", "167.8 MiB"]
     assert lines[7:] == [f"  config {example_run.CONFIG}", f"  manifest {example_run.MANIFEST}"]
+
+
+def test_an_image_that_an_engine_built_has_its_name_there() -> None:
+    name = "workbench.local/digits:0123456789ab"
+    assert section(changed("image", in_engine=name), "Image")[-1] == f"  in the engine {name}"
 
 
 def test_parity_says_how_equal_the_answers_are(text: str) -> None:
