@@ -153,20 +153,22 @@ def _sentence(item: Mapping[str, Any], where: Where) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _allowed(where[:-1])
-        return "; ".join(
-            filter(None, ["unknown key", nearest(str(where[-1]), allowed), f"allowed: {', '.join(allowed)}"])
-        )
+        return _with_allowed("unknown key", str(where[-1]), allowed)
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
         allowed = [word.strip("' ") for word in re.split(r",| or ", context["expected"])]
-        hint = nearest(str(item["input"]), allowed)
-        return "; ".join(filter(None, [f"{item['input']!r} is not allowed", hint, f"allowed: {', '.join(allowed)}"]))
+        return _with_allowed(f"{item['input']!r} is not allowed", str(item["input"]), allowed)
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
         return "must be lower-case letters, digits, '.', '_' and '-', starting with a letter or digit"
     return f"{item['msg'][0].lower()}{item['msg'][1:]} (it is {json.dumps(item['input'], default=str)[:60]})"
+
+
+def _with_allowed(message: str, word: str, allowed: Sequence[str]) -> str:
+    """``message``, the nearest of what is ``allowed`` to ``word``, and all of it."""
+    return "; ".join(filter(None, [message, nearest(word, allowed), f"allowed: {', '.join(allowed)}"]))
 
 
 def _allowed(where: Where) -> list[str]:
@@ -226,22 +228,18 @@ def _whole_problems(recipe: Recipe, document: Document) -> Iterator[Problem]:
                 )
             if index and chain[index - 1].named()[0] == "quantize":
                 yield problem("the model is quantized already; nothing can follow", "variants", name, index)
+    named, known = recipe.choose.variant, ["original", *recipe.variants]
+    if named is not None and named not in known:
+        yield problem(_with_allowed(f"there is no variant {named!r}", named, known), "choose", "variant")
     if recipe.image is not None and recipe.image.builder == "oci":
         image = recipe.image
         asked = {"base": image.base.image, "device": image.device == "cuda", "limits": image.limits.gpus}
         for key in (key for key, value in asked.items() if value):
             yield problem("needs an engine; write builder: docker", "image", key)
     if recipe.gate.p99 is not None and recipe.gate.p99.of not in ("variant", *recipe.benchmark):
+        unknown = f"there is no benchmark {recipe.gate.p99.of!r}"
         allowed = ["variant", *recipe.benchmark]
-        hint = nearest(recipe.gate.p99.of, allowed)
-        yield problem(
-            "; ".join(
-                filter(None, [f"there is no benchmark {recipe.gate.p99.of!r}", hint, f"allowed: {', '.join(allowed)}"])
-            ),
-            "gate",
-            "p99",
-            "of",
-        )
+        yield problem(_with_allowed(unknown, recipe.gate.p99.of, allowed), "gate", "p99", "of")
     for name, bench in recipe.benchmark.items():
         if bench.scenario == "server" and (bench.rate is None or bench.p99 is None):
             yield problem("the server scenario needs rate (200/s or max) and p99 (10ms)", "benchmark", name)
