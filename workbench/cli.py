@@ -257,18 +257,27 @@ def gc(json: Json = False) -> None:
 
 
 @app.command()
-def validate(recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")]) -> None:
+def validate(
+    recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
+    stdin: Annotated[bool, typer.Option("--stdin", help="check the text on stdin as if it stood in RECIPE")] = False,
+    json: Json = False,
+) -> None:
     """Check recipes: every problem at once, each with its line and cure."""
-    from workbench import recipe as recipes
+    from workbench.document import MAX_BYTES
+    from workbench.validate import validated
 
-    problems = []
-    for path in recipe:
-        try:
-            recipes.load(path)
-            typer.echo(f"{path}: valid")
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
+    if stdin and len(recipe) > 1:
+        raise UsageError("--stdin checks one recipe.", "Name one.")
+    found = [validated(path, sys.stdin.buffer.read(MAX_BYTES + 1) if stdin else None) for path in recipe]
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found, indent=2, ensure_ascii=False))
+        raise typer.Exit(0 if all(each["valid"] for each in found) else 2)
+    for each in found:
+        if each["valid"]:
+            typer.echo(f"{each['recipe']}: valid")
+    if problems := [each["error"] for each in found if not each["valid"]]:
         raise UsageError("\n".join(problems))
 
 

@@ -53,7 +53,9 @@ def refuse(path: Path, problems: Sequence[Problem], kind: type[UsageError] = Rec
     """Raises ``kind`` with all ``problems``, each on a line of its own, if there are any."""
     if problems:
         head = f"{path} is not valid:" if len(problems) == 1 else f"{path} has {len(problems)} problems:"
-        raise kind("\n  ".join([head, *map(str, sorted(problems))]))
+        error = kind("\n  ".join([head, *map(str, sorted(problems))]))
+        error.problems = tuple(sorted(problems))
+        raise error
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
@@ -76,6 +78,11 @@ def read(path: Path) -> Document:
         raise UsageError(f"There is no file {path}.", "Name a recipe, such as recipes/digits.yaml.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_bytes(raw, path)
+
+
+def parse_bytes(raw: bytes, path: Path) -> Document:
+    """The YAML mapping in the bytes of a file; ``path`` is for messages only. Raises RecipeError."""
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no recipe.")
     try:

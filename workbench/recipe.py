@@ -51,7 +51,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
 
     Raises RecipeError with every problem at once, each with its line, what is allowed and the nearest spelling.
     """
-    document = read(path)
+    return check(read(path), path, overrides)
+
+
+def check(document: Document, path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
+    """As :func:`load`, for a ``document`` that need not stand at ``path`` yet."""
     for override in overrides:
         _override(document.data, override)
     problems: list[Problem] = []
