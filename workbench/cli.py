@@ -282,6 +282,33 @@ def validate(
 
 
 @app.command()
+def edit(
+    recipe: RecipePath,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="as of run --set; the value is YAML")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="a setting to remove")] = None,
+    dry_run: Annotated[bool, typer.Option(help="print the difference, write nothing")] = False,
+    json: Json = False,
+) -> None:
+    """Change settings of a recipe, keeping its comments and layout; nothing is written unless all is valid."""
+    from json import dumps
+
+    from workbench.settings import edited, write
+
+    if not settings and not remove:
+        raise UsageError("There is nothing to edit.", "Name settings: workbench edit RECIPE gate.metric_drop=0.02")
+    found = edited(recipe, settings or (), remove or ())
+    if not dry_run:
+        write(found)
+    if json:
+        whole = {"recipe": str(recipe), "changed": found.changed, "written": not dry_run, "diff": found.diff()}
+        typer.echo(dumps(whole, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(found.diff(), nl=False)
+
+
+@app.command()
 def schema() -> None:
     """The JSON schema of a recipe, for editors."""
     import json

@@ -230,23 +230,3 @@ def render(data: Mapping[str, Any], heading: str = "") -> str:
         stream.write(f"# {line}\n")
     yaml.dump(data, stream)
     return stream.getvalue()
-
-
-def edit(path: Path, where: Sequence[str], value: Any) -> None:
-    """Sets the value at ``where`` in the YAML file at ``path``; comments, order and all the rest stay as they are."""
-    from ruamel.yaml import YAML
-
-    from workbench.store import write_atomically
-
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.brace_single_entry_mapping_in_flow_sequence = True
-    yaml.width = 4096
-    document = yaml.load(path.read_text())
-    node = document
-    for key in where[:-1]:
-        node = node.setdefault(key, {})
-    node[where[-1]] = value
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    write_atomically(path, stream.getvalue().encode())

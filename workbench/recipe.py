@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workbench.document import Document, Problem, Where, nearest, read, refuse
+from workbench.edit import put, where_of
 from workbench.errors import UsageError
 from workbench.registry.reference import check_destination
 from workbench.schema import FORMAT, Recipe
@@ -124,13 +125,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise UsageError(
             f"--set {override} is not of the form key=value.", "Write for example --set gate.metric_drop=0.02."
         )
-    node: Any = data
-    *way, last = key.split(".")
-    for part in way:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        raise UsageError(f"--set {override}: {key} does not lead to a setting.")
-    node[last] = parse(f"value: {text}", Path("--set")).data["value"]
+    put(data, where_of(data, key), parse(f"value: {text}", Path("--set")).data["value"])
 
 
 def _problems(error: ValidationError, document: Document) -> Iterator[Problem]:

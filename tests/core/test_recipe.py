@@ -189,13 +189,6 @@ def test_set_overrides_and_is_validated_like_the_rest(project: Path) -> None:
         recipe.load(path, ["seed"])
 
 
-def test_editing_keeps_comments_and_order(project: Path) -> None:
-    path = project / "recipes" / "digits.yaml"
-    before = path.read_text()
-    document.edit(path, ["model", "preprocess", "scale"], 0.5)
-    assert path.read_text() == before.replace("0.0625", "0.5")
-
-
 def test_the_normal_form_has_defaults_written_out_and_means_the_same(project: Path) -> None:
     path = project / "recipes" / "digits.yaml"
     one = recipe.load(path).recipe.normal_form()
