@@ -337,6 +337,26 @@ def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")
 
 
 @app.command()
+def commit(
+    recipe: RecipePath,
+    message: Annotated[str, typer.Option("-m", "--message", help="what changed, without")] = "",
+    json: Json = False,
+) -> None:
+    """Commit a recipe and its lock as they are, and nothing else."""
+    from json import dumps
+
+    from workbench.committing import commit_recipe
+
+    made = commit_recipe(recipe, message)
+    if json:
+        typer.echo(dumps({"recipe": str(recipe), "commit": made}))
+    elif made:
+        typer.echo(made)
+    else:
+        typer.echo(f"There is nothing to commit: {recipe} and its lock are as they were.", err=True)
+
+
+@app.command()
 def export(
     recipe: RecipePath,
     variant: Annotated[str | None, typer.Argument(metavar="[VARIANT]", help="the chosen one without")] = None,
