@@ -22,7 +22,6 @@ STEPS = ("state", "step", "time", "progress")
 class StepsStage(Stage):
     """Rows ``#steps`` and a log ``#logs``; a subclass composes them, among its :class:`Views`."""
 
-    SCOPED_CSS = False  # what is wide or narrow is the screen
     BINDINGS = [
         Binding("slash", "log_search", "Search", id="log.search", tooltip="search the log"),
         Binding("n", "log_next", "Next", id="log.next", tooltip="the next line found", show=False),

@@ -30,6 +30,7 @@ class RunStage(StepsStage):
         Binding("o", "report", "Report", id="run.report", tooltip="what came of the run; again: back to the log"),
         Binding("enter", "about", "Step", id="run.step", tooltip="what a step is made of, and what it said"),
     ]
+    SCOPED_CSS = False  # what is wide or narrow is the screen
     DEFAULT_CSS = """
     RunStage {
         #error { display: none; padding: 0 1; height: auto; max-height: 6; color: $text-error; }
