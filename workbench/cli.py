@@ -257,19 +257,55 @@ def gc(json: Json = False) -> None:
 
 
 @app.command()
-def validate(recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")]) -> None:
+def validate(
+    recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
+    stdin: Annotated[bool, typer.Option("--stdin", help="check the text on stdin as if it stood in RECIPE")] = False,
+    json: Json = False,
+) -> None:
     """Check recipes: every problem at once, each with its line and cure."""
-    from workbench import recipe as recipes
+    from workbench.document import MAX_BYTES
+    from workbench.validate import validated
 
-    problems = []
-    for path in recipe:
-        try:
-            recipes.load(path)
-            typer.echo(f"{path}: valid")
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
+    if stdin and len(recipe) > 1:
+        raise UsageError("--stdin checks one recipe.", "Name one.")
+    found = [validated(path, sys.stdin.buffer.read(MAX_BYTES + 1) if stdin else None) for path in recipe]
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found, indent=2, ensure_ascii=False))
+        raise typer.Exit(0 if all(each["valid"] for each in found) else 2)
+    for each in found:
+        if each["valid"]:
+            typer.echo(f"{each['recipe']}: valid")
+    if problems := [each["error"] for each in found if not each["valid"]]:
         raise UsageError("\n".join(problems))
+
+
+@app.command()
+def edit(
+    recipe: RecipePath,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="as of run --set; the value is YAML")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="a setting to remove")] = None,
+    dry_run: Annotated[bool, typer.Option(help="print the difference, write nothing")] = False,
+    json: Json = False,
+) -> None:
+    """Change settings of a recipe, keeping its comments and layout; nothing is written unless all is valid."""
+    from json import dumps
+
+    from workbench.settings import edited, write
+
+    if not settings and not remove:
+        raise UsageError("There is nothing to edit.", "Name settings: workbench edit RECIPE gate.metric_drop=0.02")
+    found = edited(recipe, settings or (), remove or ())
+    if not dry_run:
+        write(found)
+    if json:
+        whole = {"recipe": str(recipe), "changed": found.changed, "written": not dry_run, "diff": found.diff()}
+        typer.echo(dumps(whole, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(found.diff(), nl=False)
 
 
 @app.command()
@@ -298,6 +334,26 @@ def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")
     from workbench.diff import changes
 
     print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+
+
+@app.command()
+def commit(
+    recipe: RecipePath,
+    message: Annotated[str, typer.Option("-m", "--message", help="what changed, without")] = "",
+    json: Json = False,
+) -> None:
+    """Commit a recipe and its lock as they are, and nothing else."""
+    from json import dumps
+
+    from workbench.committing import commit_recipe
+
+    made = commit_recipe(recipe, message)
+    if json:
+        typer.echo(dumps({"recipe": str(recipe), "commit": made}))
+    elif made:
+        typer.echo(made)
+    else:
+        typer.echo(f"There is nothing to commit: {recipe} and its lock are as they were.", err=True)
 
 
 @app.command()

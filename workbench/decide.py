@@ -30,8 +30,13 @@ def figures_of(name: str, results: Results) -> dict[str, Any]:
 
 
 def choose(step: Step, results: Results) -> Decided:
-    """Takes the best variant that keeps the gates, or the one that the lock pins if it keeps them still."""
-    variants, minimize, pinned = step.params["variants"], step.params["minimize"], step.params["pinned"]
+    """Takes the best variant that keeps the gates, or the one that the recipe names or the lock pins if it keeps them.
+
+    What the recipe names is what the lock pins, unless the recipe changed; ``today`` is what would be taken without a
+    lock.
+    """
+    variants, minimize, named = step.params["variants"], step.params["minimize"], step.params.get("named")
+    pinned = named or step.params["pinned"]
     gate = dict(step.params["gate"])
     if gate.get("p99", {}).get("of", "variant") != "variant":
         del gate["p99"]  # judged after the benchmark it names
@@ -41,14 +46,14 @@ def choose(step: Step, results: Results) -> Decided:
     choice = gates.choose(figures, decisions, minimize)
     values: dict[str, Any] = {
         "choice": pinned or choice.variant,
-        "today": choice.variant,
-        "why": "the lock says so" if pinned else choice.why,
+        "today": named or choice.variant,
+        "why": _NAMED if named else "the lock says so" if pinned else choice.why,
         "decisions": {name: [asdict(item) for item in found] for name, found in decisions.items()},
         "remarks": {name: gates.remarks(figures[name]) for name in variants},
     }
     if pinned:
         broken = [item for item in decisions[pinned] if item.state != "holds"]
-        error = _broken(pinned, broken) if broken else None
+        error = _broken(pinned, broken, named=bool(named)) if broken else None
         return Decided(values, _model(step, pinned), error)
     if choice.variant is None:
         values["closest"] = choice.closest
@@ -62,8 +67,16 @@ def _model(step: Step, name: str) -> Ref:
     return found
 
 
-def _broken(name: str, broken: list[gates.Decision]) -> GateFailed:
+_NAMED = "the recipe names it"
+
+
+def _broken(name: str, broken: list[gates.Decision], *, named: bool) -> GateFailed:
     reasons = "; ".join(f"{item.gate} {item.state}: {item.why}" for item in broken)
+    if named:
+        return GateFailed(
+            f"{name} does not keep the gates, and the recipe names it: {reasons}.",
+            "Change the gate or choose.variant in the recipe, or have it chosen: choose: {minimize: p50}",
+        )
     return GateFailed(
         f"{name} does not keep the gates: {reasons}.",
         "Change the gate or the variants in the recipe, or choose again: workbench run --update choice",
@@ -90,7 +103,9 @@ def gates_after(step: Step, results: Results) -> Decided:
     benchmarks = {key.split("/")[1]: result.values for key, result in results.items() if key.startswith("benchmark/")}
     decisions = gates.decide(gate, name, {**figures_of(name, results), "benchmarks": benchmarks})
     broken = [item for item in decisions if item.state != "holds"]
-    return Decided({"decisions": [asdict(item) for item in decisions]}, None, _broken(name, broken) if broken else None)
+    named = results["choose"].values.get("why") == _NAMED
+    error = _broken(name, broken, named=named) if broken else None
+    return Decided({"decisions": [asdict(item) for item in decisions]}, None, error)
 
 
 DECISIONS: Mapping[str, Callable[[Step, Results], Decided]] = {"choose": choose, "gates": gates_after}

@@ -53,7 +53,9 @@ def refuse(path: Path, problems: Sequence[Problem], kind: type[UsageError] = Rec
     """Raises ``kind`` with all ``problems``, each on a line of its own, if there are any."""
     if problems:
         head = f"{path} is not valid:" if len(problems) == 1 else f"{path} has {len(problems)} problems:"
-        raise kind("\n  ".join([head, *map(str, sorted(problems))]))
+        error = kind("\n  ".join([head, *map(str, sorted(problems))]))
+        error.problems = tuple(sorted(problems))
+        raise error
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
@@ -76,6 +78,11 @@ def read(path: Path) -> Document:
         raise UsageError(f"There is no file {path}.", "Name a recipe, such as recipes/digits.yaml.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_bytes(raw, path)
+
+
+def parse_bytes(raw: bytes, path: Path) -> Document:
+    """The YAML mapping in the bytes of a file; ``path`` is for messages only. Raises RecipeError."""
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no recipe.")
     try:
@@ -223,23 +230,3 @@ def render(data: Mapping[str, Any], heading: str = "") -> str:
         stream.write(f"# {line}\n")
     yaml.dump(data, stream)
     return stream.getvalue()
-
-
-def edit(path: Path, where: Sequence[str], value: Any) -> None:
-    """Sets the value at ``where`` in the YAML file at ``path``; comments, order and all the rest stay as they are."""
-    from ruamel.yaml import YAML
-
-    from workbench.store import write_atomically
-
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.brace_single_entry_mapping_in_flow_sequence = True
-    yaml.width = 4096
-    document = yaml.load(path.read_text())
-    node = document
-    for key in where[:-1]:
-        node = node.setdefault(key, {})
-    node[where[-1]] = value
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    write_atomically(path, stream.getvalue().encode())

@@ -41,9 +41,13 @@ class WorkbenchError(Exception):
 
 
 class UsageError(WorkbenchError):
-    """The command line or an input file cannot be used as it is."""
+    """The command line or an input file cannot be used as it is.
+
+    ``problems`` has what is wrong in a document one by one (:class:`workbench.document.Problem`), by line.
+    """
 
     exit_code = 2
+    problems: tuple[Any, ...] = ()
 
 
 class RecipeError(UsageError):

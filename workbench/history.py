@@ -34,15 +34,16 @@ def _repository(project: Path) -> Repo:
         raise NotCommitted("git is not installed; the lock lies beside the recipe, uncommitted.") from None
 
 
-def commit(project: Path, paths: Sequence[Path], message: str) -> str:
+def commit(project: Path, paths: Sequence[Path], message: str, *, asked: bool = False) -> str:
     """Commits the files at ``paths`` as they lie on disk, and nothing else; the commit's id, "" where nothing changed.
 
     The user's staged, unstaged and untracked changes stay what they are; hooks run and signing is done as the
     repository is configured. Raises NotCommitted during a merge, rebase, cherry-pick or bisect, on a detached HEAD,
-    where ``workbench.commit`` is false, or where git refuses; then the index is as it was.
+    where ``workbench.commit`` is false unless the user ``asked`` for this one, or where git refuses; then the index is
+    as it was.
     """
     repo = _repository(project)
-    _check_state(repo)
+    _check_state(repo, asked=asked)
     names = [str(path) for path in paths]
     new = [name for name in names if not repo.git.ls_files("--", name)]
     if not new and not repo.git.diff("HEAD", "--name-only", "--", *names):
@@ -59,7 +60,7 @@ def commit(project: Path, paths: Sequence[Path], message: str) -> str:
     return str(repo.head.commit.hexsha)
 
 
-def _check_state(repo: Repo) -> None:
+def _check_state(repo: Repo, *, asked: bool) -> None:
     folder = Path(repo.git_dir)
     for mark, doing in (
         ("MERGE_HEAD", "a merge"),
@@ -75,7 +76,7 @@ def _check_state(repo: Repo) -> None:
             "HEAD is detached: recipe and lock are written, not committed. Check out a branch to commit them."
         )
     with repo.config_reader() as config:
-        if str(config.get_value("workbench", "commit", "true")).lower() in ("false", "no", "off", "0"):
+        if not asked and str(config.get_value("workbench", "commit", "true")).lower() in ("false", "no", "off", "0"):
             raise NotCommitted(
                 "workbench.commit is false in the git configuration: recipe and lock are written, not committed."
             )
@@ -106,6 +107,15 @@ def first_automatic_commit(project: Path) -> bool:
         return False
     mark.touch()
     return True
+
+
+def is_known(path: Path) -> bool:
+    """Whether the last commit has the file at ``path``; False where there is none. Raises UsageError outside git."""
+    try:
+        repo = _repository(path.parent)
+    except NotCommitted as error:
+        raise UsageError(str(error), "Make one: git init") from None
+    return repo.head.is_valid() and text_at(path, "HEAD") is not None
 
 
 def text_at(path: Path, revision: str) -> str | None:

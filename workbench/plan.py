@@ -207,6 +207,7 @@ def _judgement(recipe: Recipe, pins: Pins) -> Iterator[Step]:
     params = {
         "gate": gate_params(recipe),
         "minimize": recipe.choose.minimize,
+        "named": recipe.choose.variant,
         "variants": list(recipe.variants),
         "pinned": pins.choice,
     }

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workbench.document import Document, Problem, Where, nearest, read, refuse
+from workbench.edit import put, where_of
 from workbench.errors import UsageError
 from workbench.registry.reference import check_destination
 from workbench.schema import FORMAT, Recipe
@@ -51,7 +52,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
 
     Raises RecipeError with every problem at once, each with its line, what is allowed and the nearest spelling.
     """
-    document = read(path)
+    return check(read(path), path, overrides)
+
+
+def check(document: Document, path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
+    """As :func:`load`, for a ``document`` that need not stand at ``path`` yet."""
     for override in overrides:
         _override(document.data, override)
     problems: list[Problem] = []
@@ -120,13 +125,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise UsageError(
             f"--set {override} is not of the form key=value.", "Write for example --set gate.metric_drop=0.02."
         )
-    node: Any = data
-    *way, last = key.split(".")
-    for part in way:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        raise UsageError(f"--set {override}: {key} does not lead to a setting.")
-    node[last] = parse(f"value: {text}", Path("--set")).data["value"]
+    put(data, where_of(data, key), parse(f"value: {text}", Path("--set")).data["value"])
 
 
 def _problems(error: ValidationError, document: Document) -> Iterator[Problem]:
@@ -153,20 +152,22 @@ def _sentence(item: Mapping[str, Any], where: Where) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _allowed(where[:-1])
-        return "; ".join(
-            filter(None, ["unknown key", nearest(str(where[-1]), allowed), f"allowed: {', '.join(allowed)}"])
-        )
+        return _with_allowed("unknown key", str(where[-1]), allowed)
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
         allowed = [word.strip("' ") for word in re.split(r",| or ", context["expected"])]
-        hint = nearest(str(item["input"]), allowed)
-        return "; ".join(filter(None, [f"{item['input']!r} is not allowed", hint, f"allowed: {', '.join(allowed)}"]))
+        return _with_allowed(f"{item['input']!r} is not allowed", str(item["input"]), allowed)
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
         return "must be lower-case letters, digits, '.', '_' and '-', starting with a letter or digit"
     return f"{item['msg'][0].lower()}{item['msg'][1:]} (it is {json.dumps(item['input'], default=str)[:60]})"
+
+
+def _with_allowed(message: str, word: str, allowed: Sequence[str]) -> str:
+    """``message``, the nearest of what is ``allowed`` to ``word``, and all of it."""
+    return "; ".join(filter(None, [message, nearest(word, allowed), f"allowed: {', '.join(allowed)}"]))
 
 
 def _allowed(where: Where) -> list[str]:
@@ -226,22 +227,18 @@ def _whole_problems(recipe: Recipe, document: Document) -> Iterator[Problem]:
                 )
             if index and chain[index - 1].named()[0] == "quantize":
                 yield problem("the model is quantized already; nothing can follow", "variants", name, index)
+    named, known = recipe.choose.variant, ["original", *recipe.variants]
+    if named is not None and named not in known:
+        yield problem(_with_allowed(f"there is no variant {named!r}", named, known), "choose", "variant")
     if recipe.image is not None and recipe.image.builder == "oci":
         image = recipe.image
         asked = {"base": image.base.image, "device": image.device == "cuda", "limits": image.limits.gpus}
         for key in (key for key, value in asked.items() if value):
             yield problem("needs an engine; write builder: docker", "image", key)
     if recipe.gate.p99 is not None and recipe.gate.p99.of not in ("variant", *recipe.benchmark):
+        unknown = f"there is no benchmark {recipe.gate.p99.of!r}"
         allowed = ["variant", *recipe.benchmark]
-        hint = nearest(recipe.gate.p99.of, allowed)
-        yield problem(
-            "; ".join(
-                filter(None, [f"there is no benchmark {recipe.gate.p99.of!r}", hint, f"allowed: {', '.join(allowed)}"])
-            ),
-            "gate",
-            "p99",
-            "of",
-        )
+        yield problem(_with_allowed(unknown, recipe.gate.p99.of, allowed), "gate", "p99", "of")
     for name, bench in recipe.benchmark.items():
         if bench.scenario == "server" and (bench.rate is None or bench.p99 is None):
             yield problem("the server scenario needs rate (200/s or max) and p99 (10ms)", "benchmark", name)

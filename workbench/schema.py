@@ -167,9 +167,18 @@ class Gate(Part):
 
 
 class Choose(Part):
-    """Which of the variants that keep the gates is taken."""
+    """Which of the variants that keep the gates is taken: the best by ``minimize``, or the one that is named."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["minimize", "variant"]}})
 
     minimize: Literal["p50", "p99", "size", "metric_drop"] = "p50"
+    variant: Name | None = Field(None, description="chosen by hand, instead of minimize; it must keep the gates, too")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.variant is not None and "minimize" in self.model_fields_set:
+            raise ValueError("must have either minimize: or variant:")
+        return self
 
 
 class Base(Part):
@@ -269,7 +278,10 @@ class Recipe(Part):
 
     def normal_form(self) -> dict[str, Any]:
         """The recipe as plain JSON with every default written out: equal for recipes that mean the same."""
-        return self.model_dump(mode="json")
+        found = self.model_dump(mode="json")
+        if self.choose.variant is None:
+            del found["choose"]["variant"]  # younger than the locks whose digests it must not change
+        return found
 
 
 def json_schema() -> dict[str, Any]:

@@ -41,10 +41,15 @@ RESULTS = {
 }
 
 
-def step(gate: dict[str, Any], pinned: str | None = None, variants: tuple[str, ...] = ("int8", "slow")) -> Step:
+def step(
+    gate: dict[str, Any],
+    pinned: str | None = None,
+    variants: tuple[str, ...] = ("int8", "slow"),
+    named: str | None = None,
+) -> Step:
     inputs = {name: Ref(f"{name}/quantize", "model") for name in ("original", *variants)}
-    params = {"gate": {"undecided": "fail", **gate}, "minimize": "p50", "variants": list(variants), "pinned": pinned}
-    return Step("choose", "choose", inputs, params)
+    judged = {"gate": {"undecided": "fail", **gate}, "minimize": "p50", "variants": list(variants)}
+    return Step("choose", "choose", inputs, {**judged, "pinned": pinned, "named": named})
 
 
 def test_the_fastest_that_keeps_the_gates_is_taken() -> None:
@@ -85,6 +90,35 @@ def test_the_locked_choice_must_keep_the_gates() -> None:
     decided = choose(step({"metric_drop": 0.0}, pinned="int8"), RESULTS)
     assert isinstance(decided.error, GateFailed)
     assert decided.model == Ref("int8/quantize", "model")
+
+
+def test_the_variant_that_the_recipe_names_is_taken_over_a_faster_one() -> None:
+    decided = choose(step({}, named="slow"), RESULTS)
+    assert decided.values["choice"] == decided.values["today"] == "slow"
+    assert decided.values["why"] == "the recipe names it"
+    assert decided.model == Ref("slow/quantize", "model")
+    assert decided.error is None
+
+
+def test_the_variant_that_the_recipe_names_is_taken_over_the_locked_one() -> None:
+    assert choose(step({}, pinned="int8", named="slow"), RESULTS).values["choice"] == "slow"
+
+
+def test_the_variant_that_the_recipe_names_must_keep_the_gates() -> None:
+    decided = choose(step({"metric_drop": 0.0}, named="int8"), RESULTS)
+    assert isinstance(decided.error, GateFailed)
+    assert "int8 does not keep the gates, and the recipe names it: metric_drop undecided" in decided.error.message
+    assert "choose.variant" in decided.error.cure
+
+
+def test_a_benchmark_that_the_named_variant_does_not_hold_says_who_chose_it() -> None:
+    gate = {"undecided": "fail", "p99": {"of": "busy", "max": 1e-3}}
+    figures = {"valid": True, "p99_ns": 2_000_000, "p99_interval_ns": [1_900_000, 2_100_000], "queries": 10000}
+    chosen = choose(step({}, named="slow"), RESULTS)
+    results = RESULTS | {"choose": result(**chosen.values), "benchmark/busy": result(image=figures)}
+    after = gates_after(Step("gates", "gates", {}, {"gate": gate}), results)
+    assert after.error is not None
+    assert "the recipe names it" in after.error.message
 
 
 def test_a_gate_on_a_benchmark_is_judged_after_it() -> None:

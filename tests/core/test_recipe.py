@@ -9,7 +9,9 @@ import pytest
 
 from workbench import document, recipe
 from workbench.errors import RecipeError, UsageError
+from workbench.lock import recipe_digests
 from workbench.schema import Recipe, json_schema
+from workbench.store import canonical, digest_of_bytes
 
 
 def problems(project: Path, old: str, new: str) -> str:
@@ -77,6 +79,24 @@ def test_a_static_variant_needs_calibration_data(project: Path) -> None:
     said = problems(project, "  calibrate: assets/digits/calibrate.npz\n", "")
     assert "static quantization needs data.calibrate" in said
     assert "line 10: variants.int8.0" in said
+
+
+def test_a_variant_is_chosen_by_hand_instead_of_by_a_figure(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    path.write_text(path.read_text() + "choose: {variant: int8}\n")
+    assert recipe.load(path).recipe.choose.variant == "int8"
+    said = problems(project, "{variant: int8}", "{variant: int9}")
+    assert "line 12: choose.variant: there is no variant 'int9'; did you mean 'int8'?" in said
+    said = problems(project, "{variant: int9}", "{variant: int8, minimize: size}")
+    assert "choose: must have either minimize: or variant:" in said
+
+
+def test_the_digest_of_a_choice_by_a_figure_is_the_one_of_older_locks(project: Path) -> None:
+    path = project / "recipes" / "digits.yaml"
+    by_figure = recipe_digests(recipe.load(path).recipe)["choose"]
+    assert by_figure == digest_of_bytes(canonical({"minimize": "p50"}))
+    path.write_text(path.read_text() + "choose: {variant: int8}\n")
+    assert recipe_digests(recipe.load(path).recipe)["choose"] != by_figure
 
 
 @pytest.mark.parametrize(
@@ -167,13 +187,6 @@ def test_set_overrides_and_is_validated_like_the_rest(project: Path) -> None:
         recipe.load(path, ["gate.metric_dorp=0.5"])
     with pytest.raises(UsageError, match="key=value"):
         recipe.load(path, ["seed"])
-
-
-def test_editing_keeps_comments_and_order(project: Path) -> None:
-    path = project / "recipes" / "digits.yaml"
-    before = path.read_text()
-    document.edit(path, ["model", "preprocess", "scale"], 0.5)
-    assert path.read_text() == before.replace("0.0625", "0.5")
 
 
 def test_the_normal_form_has_defaults_written_out_and_means_the_same(project: Path) -> None:
