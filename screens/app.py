@@ -16,7 +16,7 @@ from screens.command_bar import CommandBar
 from screens.feed import Feed, ProjectSource, RunSource, View
 from screens.home import HomeScreen
 from screens.settings import Settings
-from screens.stage import Say
+from screens.stage import Copied, Say
 from screens.table import Rows
 from screens.themes import THEMES
 from screens.view import ProjectView, RunView
@@ -150,14 +150,20 @@ class WorkbenchApp(App[None]):
 
     def action_copy(self) -> None:
         """Copies what is selected, else what the stage offers, else the command behind what is shown."""
-        text = self.screen.get_selected_text() or self._copyable()
+        self._copy(self.screen.get_selected_text() or self._copyable())
+
+    def on_copied(self, message: Copied) -> None:
+        self._copy(message.text)
+
+    def _copy(self, text: str) -> None:
         if not text:
             return
         self.copy_to_clipboard(text)
         kept = self._project / ".workbench" / "copied.txt"
         if kept.parent.is_dir():
             kept.write_text(text)
-        self.notify(f"{text}\n(also in {kept}, where the terminal does not take it)", title="Copied", markup=False)
+        said = text if len(text) < 300 else f"{len(text.splitlines())} lines"
+        self.notify(f"{said}\n(also in {kept}, where the terminal does not take it)", title="Copied", markup=False)
 
     def _copyable(self) -> str:
         screen = self.screen

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 from textual.widgets import Static
 
-from screens.blocks import Block
+from screens.blocks import Block, plain
 from screens.paint import table, text
 
 
@@ -42,6 +42,11 @@ class Blocks(Static):
         if found != self._blocks:
             self._blocks = found
             self._paint()
+
+    @property
+    def text(self) -> str:
+        """What it shows, as plain lines."""
+        return "\n".join(plain(self._blocks))
 
     def on_resize(self) -> None:
         if self.content_size.width != self._width:

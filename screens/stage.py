@@ -24,6 +24,14 @@ class Say(Message):
         self.words = words
 
 
+class Copied(Message):
+    """A text that the app is to copy."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
 class Stage(Vertical):
     """One stage of the recipe at ``recipe`` (relative to the folder ``project``).
 
@@ -71,11 +79,25 @@ STAGES = (
     StageKind(
         "containerize",
         "Containerize",
-        frozenset({"base", "wheels", "server-layer", "model-layer", "image", "parity"}),
+        frozenset(
+            {
+                "base-resolve",
+                "base",
+                "wheels-resolve",
+                "wheels",
+                "server-layer",
+                "model-layer",
+                "image",
+                "docker-build",
+                "sbom",
+                "parity",
+                "secrets",
+            }
+        ),
         "containerize:ContainerizeStage",
     ),
     StageKind("benchmark", "Benchmark", frozenset({"benchmark", "gates"}), "benchmark:BenchmarkStage"),
-    StageKind("push", "Push", frozenset({"push"}), "push:PushStage"),
+    StageKind("push", "Push", frozenset({"push", "attach"}), "push:PushStage"),
     StageKind("recipe", "Recipe", frozenset(), "recipe:RecipeStage"),
     StageKind("run", "Run", frozenset(), "run:RunStage"),
 )

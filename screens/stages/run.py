@@ -2,92 +2,103 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.widgets import Static
+from textual.widgets import DataTable, Static
 
-from screens import progress
-from screens.blocks import Cell, plain
+from screens.block_view import Blocks
+from screens.blocks import Block, cell
 from screens.console import failure
+from screens.log_panel import LogPanel
 from screens.present import report_blocks
-from screens.stage import Stage
+from screens.present_step import step_blocks
+from screens.steps_stage import STEPS, StepsStage
 from screens.table import Rows
-from screens.tail import tail
 from screens.view import RunView
+from screens.views import Views
+from screens.words import safe
 
-STEPS = ("state", "step", "time", "progress")
-_LOG_LINES = 400
-
-
-def step_rows(view: RunView) -> dict[str, tuple[Cell, ...]]:
-    """The steps of a run by name."""
-    return {name: progress.step_row(step, view.now) for name, step in view.state.steps.items()}
+VIEWS = {"logs": "Log", "about": "Step", "report": "Report"}
+_NONE = Block("", below=(cell("This recipe has not run yet. Press r to run it."),))
 
 
-def log_text(path: Path) -> str:
-    """The end of a step's log, and that more lies before where so."""
-    lines, cut = tail(path)
-    if not lines:
-        return "Nothing was printed."
-    more = [f"… the end of {path.name}; the whole: workbench logs"] if cut or len(lines) > _LOG_LINES else []
-    return "\n".join([*more, *lines[-_LOG_LINES:]])
-
-
-class RunStage(Stage):
+class RunStage(StepsStage):
     """A run as it stands."""
 
+    BINDINGS = [
+        Binding("o", "report", "Report", id="run.report", tooltip="what came of the run; again: back to the log"),
+        Binding("enter", "about", "Step", id="run.step", tooltip="what a step is made of, and what it said"),
+    ]
+    SCOPED_CSS = False  # what is wide or narrow is the screen
     DEFAULT_CSS = """
     RunStage {
-        #error { display: none; padding: 0 1; height: auto; max-height: 8; color: $text-error; }
+        #error { display: none; padding: 0 1; height: auto; max-height: 6; color: $text-error; }
         Rows { height: 1fr; }
         #panels { height: 1fr; layout: vertical; }
-        #panels > * { width: 1fr; }
+        #steps-panel { height: 2fr; width: 1fr; }
+        Views { height: 3fr; width: 1fr; }
     }
-    .-wide RunStage #panels { layout: horizontal; }
+    .-wide RunStage {
+        #panels { layout: horizontal; }
+        #steps-panel { width: 2fr; height: 1fr; }
+        Views { width: 3fr; height: 1fr; }
+    }
     """
-
-    def __init__(self, project: Path, recipe: str, *, id: str) -> None:  # noqa: A002
-        super().__init__(project, recipe, id=id)
-        self._view: RunView | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(id="error", markup=False)
         with Horizontal(id="panels"):
-            with Vertical(classes="panel") as steps:
+            with Vertical(classes="panel", id="steps-panel") as steps:
                 steps.border_title = "Steps"
                 yield Rows(STEPS, id="steps")
-            with VerticalScroll(classes="panel", id="detail-panel"):
-                yield Static(id="detail", markup=False)
+            yield Views(
+                VIEWS,
+                LogPanel(id="logs"),
+                VerticalScroll(Blocks(id="about-blocks"), id="about"),
+                VerticalScroll(Blocks(id="report-blocks"), id="report"),
+                id="views",
+            )
 
     def show(self, view: RunView | None) -> None:
-        """Shows every step; the error where there is one."""
-        self._view = view
-        if view is None:
-            self.query_one("#detail", Static).update("This recipe has not run yet. Press r to run it.")
-            return
-        self.query_one("#steps", Rows).show(step_rows(view))
+        """Shows every step, the error where there is one, and the report when the run ends."""
+        before = self._view
+        super().show(view)
+        lines = failure(view.state) if view is not None else []
         error = self.query_one("#error", Static)
-        lines = failure(view.state)
         error.display = bool(lines)
         error.update("\n".join(lines))
-        self._show_detail()
+        ended = view is not None and view.state.status == "done"
+        known = before is not None and view is not None and before.folder == view.folder
+        if ended and not (known and before is not None and before.state.status == "done"):
+            self.query_one(Views).go("report")
+
+    def show_step(self) -> None:
+        super().show_step()
+        shown, step = self.query_one(Views).shown, self.step
+        if self._view is None:
+            self.query_one(Views).current = "report"
+            self.query_one("#report-blocks", Blocks).show([_NONE])
+        elif shown == "about" and step is not None:
+            self.query_one("#about-blocks", Blocks).show(step_blocks(step, self._view.now))
+        elif shown == "report":
+            self.query_one("#report-blocks", Blocks).show(report_blocks(self._view.state))
 
     def copyable(self) -> str:
+        """What went wrong, of the step under the cursor or the run."""
+        error = self.step.error if self.step is not None else None
+        if error:
+            return "\n".join(safe(error[name]) for name in ("message", "cure") if error.get(name))
         return "\n".join(failure(self._view.state)) if self._view else ""
 
-    def on_data_table_row_highlighted(self) -> None:
-        self._show_detail()
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.action_about()
 
-    def _show_detail(self) -> None:
-        """The log of the step under the cursor; the report of a run that has ended, while the cursor is at its end."""
-        if self._view is None:
-            return
-        step = self.query_one("#steps", Rows).key_at_cursor
-        if not self._view.live and [step] == list(self._view.state.steps)[-1:]:
-            title, text = "Report", "\n".join(plain(report_blocks(self._view.state)))
-        else:
-            title, text = f"Log of {step}", log_text(self._view.log(step))
-        self.query_one("#detail-panel").border_title = title
-        self.query_one("#detail", Static).update(text)
+    def action_about(self) -> None:
+        views = self.query_one(Views)
+        views.go("logs" if views.shown == "about" else "about")
+
+    def action_report(self) -> None:
+        views = self.query_one(Views)
+        views.go("logs" if views.shown == "report" else "report")

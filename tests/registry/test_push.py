@@ -70,7 +70,13 @@ def test_an_image_arrives_whole_and_under_its_tag(tmp_path: Path) -> None:
 def test_only_what_is_missing_is_sent(tmp_path: Path) -> None:
     to = f"oci:{tmp_path}/layout"
     pushed(image(tmp_path / "one"), to)
-    assert pushed(image(tmp_path / "again"), to) | {"reference": "", "digest": "", "by_digest": ""} == {
+    again = pushed(image(tmp_path / "again"), to)
+    assert [(part["what"], part["state"]) for part in again.pop("parts")] == [
+        ("config", "there"),
+        ("layer 1 of 2", "there"),
+        ("layer 2 of 2", "there"),
+    ]
+    assert again | {"reference": "", "digest": "", "by_digest": ""} == {
         "reference": "",
         "by_digest": "",
         "digest": "",
@@ -79,7 +85,24 @@ def test_only_what_is_missing_is_sent(tmp_path: Path) -> None:
         "skipped": 4,
         "bytes_sent": 0,
     }
-    assert pushed(image(tmp_path / "two", b"new"), to)["sent"] == 2  # the model and the manifest
+    two = pushed(image(tmp_path / "two", b"new"), to)
+    assert two["sent"] == 2  # the model and the manifest
+    assert [part["state"] for part in two["parts"]] == ["there", "there", "sent"]
+
+
+def test_the_progress_of_a_push_tells_how_each_blob_stands(tmp_path: Path) -> None:
+    texts: list[str] = []
+
+    class Told(Emit):
+        def progress(self, done: float, total: float, text: str = "") -> None:
+            texts.append(text)
+
+    to = f"oci:{tmp_path}/layout"
+    pushed(image(tmp_path / "one"), to)
+    push(image(tmp_path / "two", b"new"), {"to": to, "name": "digits", "tag": None}, Told(Path("unused")))
+
+    ended = "config there, layer 1 of 2 there, layer 2 of 2 sent"
+    assert texts[-2] == f"pushing to {to}: {ended}"
 
 
 def test_a_blob_that_rotted_in_the_layout_is_sent_again(tmp_path: Path) -> None:
@@ -98,7 +121,8 @@ def test_an_image_that_is_there_whole_under_its_tag_is_in_place(tmp_path: Path) 
     assert in_place(parts, params, tmp_path, digest_of) is None
     values = pushed(parts, f"oci:{tmp_path}/layout:1.4")
     names = {"reference": "oci:layout:1.4", "by_digest": f"oci:layout@{values['digest']}"}
-    expected = {**values, **names, "sent": 0, "skipped": values["sent"], "bytes_sent": 0}
+    there = [{**part, "state": "there"} for part in values["parts"]]
+    expected = {**values, **names, "sent": 0, "skipped": values["sent"], "bytes_sent": 0, "parts": there}
     assert in_place(parts, params, tmp_path, digest_of) == expected
     assert in_place(parts, {**params, "to": "oci:layout:1.5"}, tmp_path, digest_of) is None
     assert in_place(image(tmp_path / "other", b"other"), params, tmp_path, digest_of) is None

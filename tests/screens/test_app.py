@@ -14,11 +14,12 @@ from example_run import record, run_events
 from textual.widgets import Label, Static
 
 from screens.app import WorkbenchApp
+from screens.block_view import Blocks
 from screens.command import Command
 from screens.feed import ProjectSource
 from screens.home import HomeScreen
+from screens.log_view import LogView
 from screens.table import Rows
-from screens.tail import tail
 from screens.view import ProjectView, RunView
 from screens.workspace import WorkspaceScreen
 from workbench.events import replay_state
@@ -106,11 +107,12 @@ def test_a_run_shows_its_steps_its_log_and_the_report_at_its_end(tmp_path: Path,
         )
         screen = app.screen
         assert "done" in str(screen.query_one("#title", Label).content)
-        detail = screen.query_one("#detail", Static)
-        await until(pilot, lambda: "read 100%" in str(detail.content))
-        assert "\\x1b[31mred" in str(detail.content), "a log cannot steer the terminal"
-        await pilot.press("ctrl+end")
-        await until(pilot, lambda: "Chosen: int8" in str(detail.content))
+        report = screen.query_one("#report-blocks", Blocks)
+        await until(pilot, lambda: "Chosen: int8" in report.text)
+        await pilot.press("o")
+        log = screen.query_one(LogView)
+        await until(pilot, lambda: log.shown_text() != "")
+        assert log.shown_text() == "read 100%\n\\x1b[31mred", "a log cannot steer the terminal"
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
@@ -198,15 +200,3 @@ def test_a_run_that_cannot_be_read_has_failed_and_the_others_are_shown(tmp_path:
     assert view is not None
     assert [(each.folder, each.state.status) for each in view.runs] == [(broken, "failed"), (whole, "done")]
     assert "cannot be read" in str((view.runs[0].state.error or {})["message"])
-
-
-def test_only_the_end_of_a_log_is_read_in_whole_lines(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(1000)))
-
-    lines, cut = tail(log, limit=100)
-
-    assert cut
-    assert lines == [f"line {number}" for number in range(989, 1000)]  # nine bytes each
-    assert tail(log, limit=1 << 20) == ([f"line {number}" for number in range(1000)], False)
-    assert tail(tmp_path / "none") == ([], False)

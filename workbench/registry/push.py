@@ -49,12 +49,14 @@ def push(
     ``inputs``: ``config``, ``manifest`` and the layers' blobs ``layer-…``, lowest first. ``params``: ``to``, ``name``,
     ``tag`` (or None), ``mount`` (repositories of the same registry that may have the blobs; may be missing). Values:
     ``reference`` (with the tag), ``by_digest``, ``digest`` (of the manifest), ``sent``, ``skipped`` and ``mounted``
-    (blobs and manifest), ``bytes_sent``. Raises UsageError for what is no destination, StepFailed where a blob is
-    missing or did not arrive whole, MachineLacks where the registry cannot be reached, or not with this account.
+    (blobs and manifest), ``bytes_sent``, and ``parts``: ``what``, ``digest``, ``size`` and ``state`` (``sent``,
+    ``there`` or ``mounted``) of each blob. The text of the progress has each blob's state, too. Raises UsageError for
+    what is no destination, StepFailed where a blob is missing or did not arrive whole, MachineLacks where the registry
+    cannot be reached, or not with this account.
     """
     target, tag = open_destination(params["to"], params["name"], params.get("tag"), patience=patience)
     image = _image(inputs, digest_of)
-    report = _Report(emit, target.name, sum(part.size for part in image.parts))
+    report = _Report(emit, target.name, image.parts)
     sources = params.get("mount") or ()
     sent = list(_each(lambda part: _send(target, part, sources, report), image.parts))
     if target.resolve(tag) != image.digest:
@@ -139,33 +141,40 @@ def _send(target: Target, part: _Part, sources: Sequence[str], report: _Report) 
     """The bytes that were sent of ``part``; 0 where it was there, None where it was mounted."""
     report.of(part, 0)
     if sources and not target.has_blob(part.digest) and any(target.mount_blob(part.digest, each) for each in sources):
-        report.of(part, part.size)
+        report.of(part, part.size, "mounted")
         return None
     sent = target.add_blob(part.source, part.digest, lambda done, _: report.of(part, done))
-    report.of(part, part.size)
+    report.of(part, part.size, _state(sent))
     return sent
 
 
-class _Report:
-    """Tells how many bytes of all blobs are there, at most some hundred times."""
+def _state(sent: int | None) -> str:
+    return "mounted" if sent is None else "sent" if sent else "there"
 
-    def __init__(self, emit: Emit, to: str, total: int) -> None:
+
+class _Report:
+    """Tells how many bytes of all blobs are there and how each blob stands, at most some hundred times."""
+
+    def __init__(self, emit: Emit, to: str, parts: Sequence[_Part]) -> None:
         self._emit = emit
         self._to = to
-        self._total = total
-        self._done: dict[str, int] = {}
-        self._told = -1
+        self._total = sum(part.size for part in parts)
+        self._done = dict.fromkeys((part.digest for part in parts), 0)
+        self._states = dict.fromkeys((part.what for part in parts), "waiting")
+        self._told = (-1, "")
         self._lock = threading.Lock()
 
-    def of(self, part: _Part, done: int) -> None:
-        """The first ``done`` bytes of ``part`` are there."""
+    def of(self, part: _Part, done: int, state: str = "") -> None:
+        """The first ``done`` bytes of ``part`` are there; how it ended, where it has."""
         with self._lock:
             self._done[part.digest] = min(done, part.size)
+            self._states[part.what] = state or f"{100 * done // max(1, part.size)}%"
             all_done = sum(self._done.values())
-            percent = 100 * all_done // max(1, self._total)
-            if percent != self._told:
-                self._told = percent
-                self._emit.progress(all_done, self._total, f"pushing to {self._to}: {part.what}")
+            now = (100 * all_done // max(1, self._total), state and part.what)
+            if now != self._told:
+                self._told = now
+                said = ", ".join(f"{what} {how}" for what, how in self._states.items())
+                self._emit.progress(all_done, self._total, f"pushing to {self._to}: {said}")
 
     def finish(self) -> None:
         """All is there."""
@@ -182,4 +191,8 @@ def _values(target: Target, tag: str, image: _Image, sent: Sequence[int | None])
         "skipped": sum(each == 0 for each in sent),
         "mounted": mounted,
         "bytes_sent": sum(each or 0 for each in sent),
+        "parts": [
+            {"what": part.what, "digest": part.digest, "size": part.size, "state": _state(each)}
+            for part, each in zip(image.parts, sent, strict=False)  # the manifest comes last
+        ],
     }
