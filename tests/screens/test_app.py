@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from app_support import answers, drive, run_folder, until
 from example_run import record, run_events
 from textual.widgets import Label, Static
 
@@ -26,48 +25,11 @@ from workbench.events import replay_state
 from workbench.runs import runs_folder
 
 
-def run_folder(project: Path) -> Path:
-    return runs_folder(project) / "20261124-100000.000-digits-aaaa"
-
-
-def drive(app: WorkbenchApp, flow: Callable[[Any], Awaitable[None]], size: tuple[int, int] = (120, 40)) -> None:
-    async def driven() -> None:
-        async with app.run_test(size=size) as pilot:
-            await flow(pilot)
-
-    asyncio.run(driven())
-
-
-async def until(pilot: Any, what: Callable[[], bool]) -> None:
-    """Lets the app go on until ``what`` is so; the test's time limit ends what never comes."""
-    while not what():
-        await pilot.pause(0.02)
-
-
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The commands that the app says, in place of which nothing happens: what they do is tested where they are."""
     said: list[str] = []
-    from screens.command import Answer
-
-    async def answer(self: Command) -> Answer:
-        said.append(str(self))
-        if self.words[0] == "status":
-            row = {
-                "recipe": "recipes/digits.yaml",
-                "status": "as locked",
-                "choice": "int8",
-                "image": "",
-                "last_run": "",
-            }
-            return Answer(0, json.dumps([row]), "")
-        if self.words[0] == "doctor":
-            return Answer(
-                0, json.dumps([{"what": "git", "state": "missing", "found": "", "cure": "apt-get install git"}]), ""
-            )
-        return Answer(6, "", "workbench: No engine answers.\nStart one.")
-
-    monkeypatch.setattr(Command, "answer", answer)
+    monkeypatch.setattr(Command, "answer", answers(said))
     return said
 
 
@@ -84,7 +46,7 @@ def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, comm
         shown = [
             str(cell)
             for name in ("recipes", "runs", "machine")
-            for cell in home.query_one(f"#{name}", Rows).get_row_at(0)
+            for cell in home.query_one(f"#{name}", Rows).get_row_at(1 if name == "machine" else 0)
         ]
         assert "as locked" in shown
         assert "✓ done" in shown
