@@ -12,10 +12,10 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 # program=package, for what each target runs
 DEMO_PROGRAMS := git=git bwrap=bubblewrap dpkg-deb=dpkg apt-get=apt
 TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-user setpriv=util-linux openssl=openssl \
-  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman
+  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay lint bench system-demo system-test system-bench clean help
+.PHONY: demo test replay lint bench bench-app system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,6 +65,9 @@ lint: $(VENV)/test.done
 
 bench: $(VENV)/test.done | system-bench
 	$(BIN)/python tests/speed/bench.py
+
+bench-app: $(VENV)/test.done
+	$(BIN)/python tests/speed/bench_app.py
 
 clean:
 	rm -rf $(VENV) workbench-demo

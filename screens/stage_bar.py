@@ -24,7 +24,9 @@ def stages_line(view: RunView | None, current: str) -> Content:
     parts = []
     for number, kind in enumerate(STAGES, 1):
         glyph, tone = mark(kind, view)
-        name = Content.styled(f" {number} {kind.title}", "$text-primary bold reverse" if kind.id == current else "")
+        name = Content.styled(
+            f"{' ' if parts else ''}{number} {kind.title}", "$text-primary bold reverse" if kind.id == current else ""
+        )
         parts.append(
             Content.assemble(name, Content.styled(f" {glyph or ' '}", TONES[tone])).stylize(
                 f"@click=screen.stage('{kind.id}')"

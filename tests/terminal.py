@@ -1,0 +1,103 @@
+"""A real terminal (tmux) with a command in it, driven by keys. Waits on what the terminal paints, never on time."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+
+class Terminal:
+    """``words`` in a tmux of its own, ``size`` in columns and lines. Use as a context manager."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        size: tuple[int, int] = (120, 40),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._words = list(words)
+        self._folder = folder
+        self._size = size
+        self._environment = dict(environment or {})
+        self._home = Path(tempfile.mkdtemp(prefix="workbench-terminal-"))
+        self._fifo = -1
+
+    def __enter__(self) -> Terminal:
+        os.mkfifo(self._home / "painted")
+        self._fifo = os.open(self._home / "painted", os.O_RDONLY | os.O_NONBLOCK)
+        columns, lines = self._size
+        given = [word for name, value in self._environment.items() for word in ("-e", f"{name}={value}")]
+        shape = ["-x", str(columns), "-y", str(lines), "-c", str(self._folder)]
+        # A server without a session ends at once, so the pane is made first and then the command is put into it.
+        self._tmux("-f", "/dev/null", "new-session", "-d", *shape, *given, "cat")
+        self._tmux("set-option", "-g", "remain-on-exit", "on")
+        self._tmux("set-hook", "-g", "pane-died", "wait-for -S ended")
+        self._tmux("pipe-pane", f"cat > {shlex.quote(str(self._home / 'painted'))}")
+        self.started = time.perf_counter()
+        self._tmux("respawn-pane", "-k", "-c", str(self._folder), *given, shlex.join(self._words))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tmux("kill-server")
+        os.close(self._fifo)
+        for left in self._home.iterdir():
+            left.unlink()
+        self._home.rmdir()
+
+    def _tmux(self, *words: str) -> str:
+        whole = ["tmux", "-S", str(self._home / "socket"), *words]
+        return subprocess.run(whole, check=True, capture_output=True, text=True).stdout
+
+    @property
+    def pid(self) -> int:
+        """The process of the command."""
+        return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
+    def press(self, *keys: str) -> None:
+        """Presses keys, by tmux's names for them."""
+        self._tmux("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        """Types ``text`` as it stands."""
+        self._tmux("send-keys", "-l", text)
+
+    def text(self) -> str:
+        """What is on the screen."""
+        return self._tmux("capture-pane", "-p")
+
+    def next_bytes(self, seconds: float = 60.0) -> bytes:
+        """What the command writes next to the terminal; raises TimeoutError where it writes nothing."""
+        if not select.select([self._fifo], [], [], seconds)[0]:
+            raise TimeoutError(f"Nothing was painted in {seconds:g} s. The screen:\n{self.text()}")
+        return os.read(self._fifo, 1 << 20)
+
+    def wait_for(self, what: str | Callable[[str], bool], seconds: float = 60.0) -> str:
+        """Waits until the screen has the text ``what``, or satisfies it; the screen then."""
+        wanted = (lambda text: what in text) if isinstance(what, str) else what
+        end = time.monotonic() + seconds
+        while not wanted(text := self.text()):
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self._fifo], [], [], left)[0]:
+                raise TimeoutError(f"{what!r} did not come in {seconds:g} s. The screen:\n{text}")
+            os.read(self._fifo, 1 << 20)
+        return text
+
+    def wait_for_end(self, seconds: float = 60.0) -> int:
+        """Waits until the command has ended; its exit code."""
+        words = ["tmux", "-S", str(self._home / "socket"), "wait-for", "ended"]
+        subprocess.run(words, check=True, timeout=seconds)
+        return int(self._tmux("display-message", "-p", "#{pane_dead_status}"))
+
+    def kill(self) -> None:
+        """Kills the command as the system would: without a word."""
+        os.kill(self.pid, 9)
