@@ -15,13 +15,19 @@ from screens.command import Command
 from screens.command_bar import CommandBar
 from screens.feed import Feed, ProjectSource, RunSource, View
 from screens.home import HomeScreen
-from screens.settings import Settings
+from screens.settings import Settings, load_settings, settings_file
 from screens.stage import Copied, Say
 from screens.table import Rows
 from screens.themes import THEMES
 from screens.view import ProjectView, RunView
 from screens.workspace import Followed, WorkspaceScreen
+from workbench.project import project_of
 from workbench.runs import runs_folder
+
+
+def open_app() -> None:
+    """Opens the app on the project of this folder, with the user's settings. Raises UsageError where they are none."""
+    WorkbenchApp(project_of(Path.cwd() / "here"), load_settings(settings_file())).run()
 
 
 class Seen(Message):
@@ -59,12 +65,19 @@ class WorkbenchApp(App[None]):
         self._runs = ProjectView(())
         self._said = ""
 
-    async def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = self._settings.theme
+        self.theme = self._settings.theme  # before anything is painted: another theme is a second layout
+
+    def get_default_screen(self) -> Screen[None]:
+        return HomeScreen(self._project)
+
+    def on_mount(self) -> None:
         self.set_keymap(self._settings.keys)
-        await self.push_screen(HomeScreen(self._project))
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        """Looks at the runs: after the first painting, which it would take the processor from."""
         self._feed.follow("project", ProjectSource(self._project))
         self._feed.start()
 

@@ -111,10 +111,11 @@ class HomeScreen(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        self.look_at_machine()
+        # After the first painting: what is asked takes the processor from it.
+        self.call_after_refresh(self.look_at_machine)
 
     def on_screen_resume(self) -> None:
-        self.look()
+        self.call_after_refresh(self.look)
 
     def show_project(self, view: ProjectView) -> None:
         """Shows the runs; looks at the recipes again where one has ended."""

@@ -21,7 +21,7 @@ TONES: dict[Tone, str] = {
 
 def stages_line(view: RunView | None, current: str) -> Content:
     """``1 Model ✓  2 Compress ●  …``, the one on the screen marked."""
-    parts = []
+    parts: list[Content] = []
     for number, kind in enumerate(STAGES, 1):
         glyph, tone = mark(kind, view)
         name = Content.styled(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from workbench.errors import MachineLacks, UsageError, WorkbenchError
+from workbench.errors import MachineLacks, UsageError
 
 if TYPE_CHECKING:
     from workbench.recipe import RecipeFile
@@ -27,17 +27,11 @@ UPDATES = ("base", "wheels", "tools", "choice")
 
 
 @app.callback(invoke_without_command=True, help=ABOUT)
-def open_app(context: typer.Context) -> None:
-    """Without a command: the app at a terminal, elsewhere what commands there are."""
-    if context.invoked_subcommand is not None:
-        return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+def without_command(context: typer.Context) -> None:
+    """What commands there are. At a terminal this is not asked: the app opens (workbench.__main__)."""
+    if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
-    from screens.app import WorkbenchApp
-    from screens.settings import load_settings, settings_file
-
-    WorkbenchApp(_project(), load_settings(settings_file())).run()
 
 
 def _words() -> list[str]:
@@ -187,7 +181,7 @@ def replay(
 
 
 def _project() -> Path:
-    from workbench.recipe import project_of
+    from workbench.project import project_of
 
     return project_of(Path.cwd() / "here")
 
@@ -541,14 +535,3 @@ def doctor(json: Json = False) -> None:
     print_table(["what", "state", "found", "cure"], rows, json=json)
     if any(row["state"] == "missing" and row["needed"] for row in rows):
         raise MachineLacks("This machine lacks something that a run needs.", "See the table above.")
-
-
-def main() -> None:
-    """The entry point: runs the command, and tells errors as sentences with their exit code."""
-    try:
-        app(prog_name="workbench", standalone_mode=True)
-    except WorkbenchError as error:
-        typer.echo(f"workbench: {error.message}", err=True)
-        if error.cure:
-            typer.echo(error.cure, err=True)
-        sys.exit(error.exit_code)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from workbench.document import Document, Problem, Where, nearest, read, refuse
 from workbench.edit import put, where_of
 from workbench.errors import UsageError
+from workbench.project import project_of
 from workbench.registry.reference import check_destination
 from workbench.schema import FORMAT, Recipe
 
@@ -36,18 +37,6 @@ class RecipeFile:
     def lock_path(self) -> Path:
         """Where the lock of this recipe lies: beside it."""
         return self.path.with_suffix(".lock.yaml")
-
-
-def project_of(path: Path) -> Path:
-    """The project a file belongs to: the nearest parent with ``.git`` or ``.workbench``, else the file's own folder.
-
-    A folder ``recipes`` without either is a project's folder of recipes: the project is the one it lies in.
-    """
-    folder = path.resolve().parent
-    for parent in (folder, *folder.parents):
-        if (parent / ".git").exists() or (parent / ".workbench").is_dir():
-            return parent
-    return folder.parent if folder.name == "recipes" else folder
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:

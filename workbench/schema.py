@@ -11,17 +11,30 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     StringConstraints,
     Tag,
     model_validator,
 )
 
 from workbench.document import nearest
-from workbench.units import Duration, Size, parse_rate
+from workbench.units import parse_duration, parse_rate, parse_size
 
 FORMAT = 1
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+def _written_size(count: int) -> str:
+    return f"{count}B"
+
+
+def _written_duration(seconds: float) -> str:
+    return f"{seconds!r}s"
+
+
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(_written_size, when_used="json")]
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(_written_duration, when_used="json")]
 
 
 class Part(BaseModel):

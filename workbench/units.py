@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
-
-from pydantic import BeforeValidator, PlainSerializer
 
 _SIZES = {
     "B": 1,
@@ -65,20 +62,3 @@ def format_seconds(seconds: float) -> str:
         if abs(seconds) >= scale:
             return f"{seconds / scale:.3g} {unit}" if abs(seconds) / scale < 100 else f"{seconds / scale:.0f} {unit}"
     return f"{seconds / 1e-9:.0f} ns"
-
-
-def _written_size(count: int) -> str:
-    return f"{count}B"
-
-
-def _written_duration(seconds: float) -> str:
-    return f"{seconds!r}s"
-
-
-def _written_rate(rate: float | str) -> str:
-    return rate if isinstance(rate, str) else f"{rate!r}/s"
-
-
-Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(_written_size, when_used="json")]
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(_written_duration, when_used="json")]
-Rate = Annotated[float, BeforeValidator(parse_rate), PlainSerializer(_written_rate, when_used="json")]

@@ -10,6 +10,7 @@ import pytest
 from workbench import document, recipe
 from workbench.errors import RecipeError, UsageError
 from workbench.lock import recipe_digests
+from workbench.project import project_of
 from workbench.schema import Recipe, json_schema
 from workbench.store import canonical, digest_of_bytes
 
@@ -49,7 +50,7 @@ def test_recipes_and_the_folder_they_lie_in_are_of_one_project(
     """Outside a repository, too: what runs from ``recipes`` is found in the folder beside it."""
     if mark:
         (tmp_path / mark).mkdir(parents=True)
-    assert recipe.project_of(tmp_path / path) == (tmp_path / expected).resolve()
+    assert project_of(tmp_path / path) == (tmp_path / expected).resolve()
 
 
 def test_units_become_bytes_and_seconds(project: Path) -> None:

@@ -121,9 +121,7 @@ def large(project: Path) -> None:
         took = time.perf_counter() - begun
         time.sleep(5)
         memory = psutil.Process(terminal.pid).memory_info().rss
-    print(
-        f"opening a run with 1,000,000 samples and a log of 500 MB: {took:.2f} s; aim 1; resident {memory / 2**20:.0f} MiB"
-    )
+    print(f"a run with 1,000,000 samples and a log of 500 MB: open in {took:.2f} s, aim 1; {memory / 2**20:.0f} MiB")
 
 
 def main() -> None:

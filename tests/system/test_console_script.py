@@ -99,7 +99,7 @@ def test_installed_outside_the_clone_it_does_the_whole_demo_and_then_reuses_it(i
 
 HELP = """\
 import json, sys
-from workbench.cli import main
+from workbench.__main__ import main
 sys.argv = ["workbench", "--help"]
 try:
     main()
