@@ -94,6 +94,8 @@ class Terminal:
 
     def wait_for_end(self, seconds: float = 60.0) -> int:
         """Waits until the command has ended; its exit code."""
+        # Nobody reads what is painted any more: a full pipe would keep tmux from seeing the end.
+        self._tmux("pipe-pane")
         words = ["tmux", "-S", str(self._home / "socket"), "wait-for", "ended"]
         subprocess.run(words, check=True, timeout=seconds)
         return int(self._tmux("display-message", "-p", "#{pane_dead_status}"))

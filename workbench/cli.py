@@ -285,7 +285,7 @@ def edit(
     dry_run: Annotated[bool, typer.Option(help="print the difference, write nothing")] = False,
     json: Json = False,
 ) -> None:
-    """Change settings of a recipe, keeping its comments and layout; nothing is written unless all is valid."""
+    """Change settings of a recipe; its comments stay."""
     from json import dumps
 
     from workbench.settings import edited, write

@@ -94,7 +94,8 @@ def test_installed_outside_the_clone_it_does_the_whole_demo_and_then_reuses_it(i
     assert {name: step.files for name, step in second.steps.items()} == {
         name: step.files for name, step in first.steps.items() if name in second.steps
     }
-    assert list(home.iterdir()) == []
+    # pip asks rustc for its version, and where that is rustup's stand-in, it makes a folder of its own.
+    assert [path for path in home.iterdir() if path.name != ".rustup"] == []
 
 
 HELP = """\
