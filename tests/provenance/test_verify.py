@@ -11,7 +11,7 @@ import pytest
 from kept import Kept, KeyPairs
 from small_image import digest_of
 
-from workbench.errors import ArtifactDiffers, UsageError
+from workbench.errors import ArtifactDiffers, MachineLacks, UsageError
 from workbench.image.layers import canonical
 from workbench.provenance import referrers
 from workbench.provenance.names import LOCK, MANIFEST, PROVENANCE, RECIPE, SBOM
@@ -54,6 +54,42 @@ def test_a_deep_look_hashes_the_layers_and_finds_packages_and_model(whole: Kept,
     found = states(whole, deep=tmp_path / "deep")
     named = ("layers: blobs", "layers: content", "layers: model", "layers: packages")
     assert [found[name] for name in named] == ["ok"] * 4
+
+
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+def test_layers_that_say_they_are_larger_than_the_disk_are_not_downloaded(whole: Kept, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    data, descriptor = whole.target.manifest(whole.digest)
+    manifest = json.loads(data)
+    for layer in manifest["layers"]:
+        layer["size"] = 1 << 60
+    other = whole.target.add_manifest(json.dumps(manifest).encode(), str(descriptor["mediaType"]), "other")
+    with pytest.raises(MachineLacks, match="has room for") as caught:
+        verify(whole.target, other, deep=tmp_path / "deep")
+    assert "TMPDIR" in caught.value.cure
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+def test_an_image_with_layers_without_number_is_refused(kept: Kept) -> None:
+    data, descriptor = kept.target.manifest(kept.digest)
+    manifest = json.loads(data)
+    manifest["layers"] *= 400
+    other = kept.target.add_manifest(json.dumps(manifest).encode(), str(descriptor["mediaType"]), "other")
+    with pytest.raises(UsageError, match="1200 layers, and no engine takes as many"):
+        verify(kept.target, other)
+
+
+@pytest.mark.parametrize("to", ["layout"], indirect=True)
+def test_layers_that_swell_are_read_no_further_than_to_a_limit(
+    whole: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.provenance.deep.LARGEST", 25_000)
+    (tmp_path / "deep").mkdir()
+    found = {check.name: check for check in verify(whole.target, whole.digest, deep=tmp_path / "deep")}
+    assert found["layers: content"].state == "differs"
+    assert "swell to more than" in found["layers: content"].detail
+    assert "layers: model" not in found
 
 
 def test_an_image_with_nothing_attached_says_so(kept: Kept) -> None:

@@ -8,6 +8,7 @@ import http.server
 import io
 import ipaddress
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -266,6 +267,52 @@ def test_nothing_a_registry_says_is_repeated(status: int) -> None:
     assert "hunter2" not in str(told)
     assert "r.example" in told.message
     assert told.cure
+
+
+def told(status: int, code: str, message: str) -> tuple[str, bool]:
+    """What is said of a refusal, and whether it is tried again."""
+    body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+    error = refused(Answer(status, {}, body), "r.example/a")
+    return str(error.error if isinstance(error, Passing) else error), isinstance(error, Passing)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "expected", "again"),
+    [
+        (403, "DENIED", "quota exceeded", "does not allow this with r.example/a (403)", False),
+        (403, "DENIED", "access to the namespace 'no space left' is denied", "does not allow this", False),
+        (401, "UNAUTHORIZED", "disk quota exceeded", "docker login", False),
+        (404, "NAME_UNKNOWN", "no space left", "has no r.example/a", False),
+        (404, "MANIFEST_BLOB_UNKNOWN", "blob unknown", "lacks a blob that is needed in r.example/a", False),
+        (429, "TOOMANYREQUESTS", "quota exceeded", "allows no more requests", True),
+        (503, "TOOMANYREQUESTS", "request quota exceeded", "allows no more requests", True),
+        (500, "DENIED", "quota exceeded", "fails (500)", True),
+        (500, "UNKNOWN", "write: no space left on device", "disk or quota is full (500)", False),
+        (412, "PRECONDITION", "adding 1 MiB will exceed the configured upper limit of 1 MiB", "quota is full", False),
+        (413, "", "too large", "takes no blob of this size", False),
+        (507, "", "", "disk or quota is full", False),
+    ],
+)
+def test_status_and_code_say_what_happened_and_words_only_where_they_do_not(
+    status: int, code: str, message: str, expected: str, again: bool
+) -> None:
+    said, tried_again = told(status, code, message)
+    assert expected in said
+    assert tried_again is again
+
+
+def test_a_refusal_that_speaks_of_a_quota_has_that_in_its_cure() -> None:
+    assert "ask for room" in told(403, "DENIED", "storage quota exceeded")[0]
+    assert "ask for room" not in told(403, "DENIED", "requested access to the resource is denied")[0]
+
+
+def test_a_host_is_named_with_its_port_and_without_its_account() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    session = Session("127.0.0.1", patience(attempts=1))
+    with pytest.raises(MachineLacks, match=f"^{address} refuses connections") as caught:
+        session.ask("GET", f"http://ali:sesame@{address}/v2/", "127.0.0.1/a")
+    assert "sesame" not in str(caught.value)
 
 
 @pytest.mark.parametrize("said", ["many", "-1", "1, 1", "9" * 5000])

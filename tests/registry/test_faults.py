@@ -258,6 +258,21 @@ def test_a_blob_of_other_bytes_is_not_pulled(faulty: Proxy, repository: str, blo
         target.manifest(digest_of(blob))
 
 
+def test_a_blob_that_is_not_there_is_said_and_not_taken_for_its_repository(faulty: Proxy, repository: str) -> None:
+    target, digest = remote(faulty.address, repository), sha256(b"not there")
+    name = {"errors": [{"code": "NAME_UNKNOWN", "message": "repository name not known to registry"}]}
+    faulty.answer("GET", 404, "/blobs/", body=json.dumps(name).encode())
+    with pytest.raises(MachineLacks, match=f"has no {faulty.address}/{repository}"):
+        target.read_blob(digest, 10)
+    with pytest.raises(StepFailed, match=f"{repository} has no blob {digest}"):
+        target.read_blob(digest, 10)  # the registry itself, by now
+    blob = {"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown to registry"}]}
+    for body in (json.dumps(blob).encode(), b"<html>not found</html>"):
+        faulty.answer("GET", 404, "/blobs/", body=body)
+        with pytest.raises(StepFailed, match=f"{repository} has no blob {digest}"):
+            target.read_blob(digest, 10)
+
+
 def test_an_answer_without_end_is_not_read_to_its_end(faulty: Proxy, repository: str) -> None:
     faulty.answer("GET", 200, "/manifests/", body=b" " * (5 << 20))
     with pytest.raises(StepFailed, match="more than 4 MiB"):
@@ -269,7 +284,7 @@ def test_a_registry_that_does_not_run_is_said_after_some_tries(tmp_path: Path, e
         address = f"127.0.0.1:{free.getsockname()[1]}"
     waits: list[float] = []
     parts = image(tmp_path / "image", repository)
-    with pytest.raises(MachineLacks, match=f"{address.partition(':')[0]} refuses connections"):
+    with pytest.raises(MachineLacks, match=f"{address} refuses connections"):
         pushed(parts, f"{address}/{repository}:1", emit, waits)
     assert len(waits) % 3 == 0
     params = {"to": f"{address}/{repository}:1", "name": "digits", "tag": None}

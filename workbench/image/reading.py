@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO
 
 from workbench.errors import StepFailed
-from workbench.image.layers import PIECE
-from workbench.image.unpacked import Content
+from workbench.image.unpacked import DAMAGE, Content, entries, opened
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -22,16 +20,14 @@ def members(blob: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """The entries of a layer (gzip or plain tar) in their order, each with its content where it is a file.
 
     The content is to be read before the next entry is asked for. Raises StepFailed for a layer that is damaged or
-    packed in another way.
+    packed in another way, or without end.
     """
     with blob.open("rb") as file:
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", Content(file)), mode="r|", bufsize=PIECE) as archive:
-                for member in archive:
+            with opened(Content(file)) as archive:
+                for member in entries(archive):
                     yield member, archive.extractfile(member) if member.isreg() else None
-                    # Every entry read is kept otherwise, and a layer may have millions.
-                    archive.members = []  # type: ignore[attr-defined]
-        except (tarfile.TarError, zlib.error, EOFError) as error:
+        except DAMAGE as error:
             raise StepFailed(
                 f"A layer of the image is damaged, or neither gzip nor plain tar: {error}.", "Run with --fresh."
             ) from error

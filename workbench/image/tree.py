@@ -9,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
 from workbench.errors import StepFailed
 from workbench.image.layers import PIECE, canonical
-from workbench.image.unpacked import Content
+from workbench.image.unpacked import DAMAGE, Content, entries, opened
 
-MOST_ENTRIES = 1_000_000
-_LONGEST_HEADER = 1 << 20
-_LONG_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _REMOVED = ".wh."
 _EMPTIED = ".wh..wh..opq"
 _KINDS: Mapping[bytes, Literal["folder", "symlink", "device", "fifo"]] = {
@@ -54,17 +50,6 @@ class Changes:
     emptied: frozenset[str]
 
 
-class _Header(tarfile.TarInfo):
-    """Refuses headers that would be read whole into memory, before they are."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _LONG_HEADERS and found.size > _LONGEST_HEADER:
-            raise StepFailed(f"A layer of the image has a header of {found.size} bytes.", "Do not use this image.")
-        return found
-
-
 def changes_of(blob: Path, diff_id: str | None = None) -> Changes:
     """What the layer in ``blob`` (a tar, plain or gzip) changes; read once, in memory that its size does not decide.
 
@@ -73,11 +58,10 @@ def changes_of(blob: Path, diff_id: str | None = None) -> Changes:
     with blob.open("rb") as file:
         content = Content(file)
         try:
-            stream = cast("BinaryIO", content)
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=PIECE, tarinfo=_Header) as archive:
+            with opened(content) as archive:
                 changes = _changes(archive)
             content.drain()
-        except (tarfile.TarError, zlib.error, EOFError) as error:
+        except DAMAGE as error:
             raise StepFailed(f"A layer of the image is damaged: {error}.", "Build the image again.") from error
     if diff_id not in (None, content.diff_id):
         raise StepFailed(f"A layer of the image is {content.diff_id}, not {diff_id}.", "Build the image again.")
@@ -89,9 +73,7 @@ def _changes(archive: tarfile.TarFile) -> Changes:
     links: dict[str, str] = {}
     removed: set[str] = set()
     emptied: set[str] = set()
-    for count, member in enumerate(archive):
-        if count == MOST_ENTRIES:
-            raise StepFailed(f"A layer of the image has more than {MOST_ENTRIES} entries.", "Do not use this image.")
+    for member in entries(archive):
         path = _safe(member.name)
         above, _, name = path.rpartition("/")
         if not path:
@@ -106,7 +88,6 @@ def _changes(archive: tarfile.TarFile) -> Changes:
         else:
             added[path] = _node(archive, member)
             links.pop(path, None)
-        archive.members = []  # type: ignore[attr-defined]  # else it keeps each header it has read
     return Changes(added, links, frozenset(removed), frozenset(emptied))
 
 

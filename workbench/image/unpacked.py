@@ -16,7 +16,14 @@ from workbench.errors import MachineLacks, StepFailed
 from workbench.image.layers import PIECE
 from workbench.store import remove_tree
 
+LARGEST = 64 << 30
+"""The most bytes that the content of a layer may have: a small blob may swell to a thousand times its size."""
+MOST_ENTRIES = 1_000_000
+
 _GZIP_MAGIC = b"\x1f\x8b"
+_LONGEST_HEADER = 1 << 20
+_LONG_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_HOSTILE = "Do not use this image."
 
 
 def unpack(config: Path, blobs: Sequence[Path], root: Path) -> None:
@@ -46,11 +53,11 @@ def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> Non
         with blob.open("rb") as file:
             content = Content(file)
             try:
-                with tarfile.open(fileobj=cast("BinaryIO", content), mode="r|", bufsize=PIECE) as archive:
-                    for member in archive:
+                with opened(content) as archive:
+                    for member in entries(archive):
                         _place(root, archive, member, folders)
                 content.drain()
-            except (tarfile.TarError, zlib.error, EOFError) as error:
+            except DAMAGE as error:
                 raise StepFailed(f"A layer of the image is damaged: {error}.", "Run with --fresh.") from error
         if content.diff_id != diff_id:
             raise StepFailed(f"A layer of the image is {content.diff_id}, not {diff_id}.", "Run with --fresh.")
@@ -60,14 +67,18 @@ def _unpack(config: dict[str, object], blobs: Sequence[Path], root: Path) -> Non
 
 
 class Content:
-    """The tar inside a blob (gzip or plain), hashed as it is read. What a hostile blob swells to stays bounded."""
+    """The tar inside a blob (gzip, in one part or several, or plain), hashed as it is read.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Raises StepFailed as soon as it swells to more than ``largest`` bytes.
+    """
+
+    def __init__(self, file: BinaryIO, largest: int = LARGEST) -> None:
         self._file = file
+        self._largest = largest
         self._sha256 = hashlib.sha256()
         self._inflate = zlib.decompressobj(31) if file.read(2) == _GZIP_MAGIC else None
         file.seek(0)
-        self._rest = b""
+        self._packed = self._rest = b""
         self.length = 0
 
     def read(self, size: int) -> bytes:
@@ -76,13 +87,23 @@ class Content:
         data, self._rest = self._rest[:size], self._rest[size:]
         self._sha256.update(data)
         self.length += len(data)
+        if self.length > self._largest:
+            raise StepFailed(f"The layers of the image swell to more than {self._largest} bytes.", _HOSTILE)
         return data
 
     def _piece(self) -> bytes:
         if self._inflate is None:
             return self._file.read(PIECE)
-        while not self._inflate.eof and (taken := self._inflate.unconsumed_tail or self._file.read(PIECE)):
-            if piece := self._inflate.decompress(taken, PIECE):
+        while taken := self._packed or self._file.read(PIECE):
+            if self._inflate.eof:
+                # Engines read on behind the end of a gzip member, so what follows is content; only padding is none.
+                self._packed = taken = taken.lstrip(b"\0")
+                if not taken:
+                    continue
+                self._inflate = zlib.decompressobj(31)
+            piece = self._inflate.decompress(taken, PIECE)
+            self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data
+            if piece:
                 return piece
         return b""
 
@@ -96,6 +117,43 @@ class Content:
     @property
     def diff_id(self) -> str:
         return f"sha256:{self._sha256.hexdigest()}"
+
+
+DAMAGE = (tarfile.TarError, zlib.error, EOFError, ValueError)
+"""What reading a tar raises where it is damaged; ValueError for numbers in its headers that are none."""
+
+
+class Header(tarfile.TarInfo):
+    """Refuses what would be read whole into memory, before it is; and sparse files: a header stands for any number of
+    bytes there, and no engine writes them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _LONG_HEADERS and found.size > _LONGEST_HEADER:
+            raise StepFailed(f"A layer of the image has a header of {found.size} bytes.", _HOSTILE)
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            found._refuse_sparse()
+        return found
+
+    def _refuse_sparse(self, *_: object) -> None:
+        raise StepFailed("A layer of the image has a sparse file.", _HOSTILE)
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+def opened(content: Content) -> tarfile.TarFile:
+    """The layer as an archive to read once from its beginning to its end."""
+    return tarfile.open(fileobj=cast("BinaryIO", content), mode="r|", bufsize=PIECE, tarinfo=Header)
+
+
+def entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The entries of a layer in their order. Raises StepFailed where there is no end to them."""
+    for count, member in enumerate(archive):
+        if count == MOST_ENTRIES:
+            raise StepFailed(f"A layer of the image has more than {MOST_ENTRIES} entries.", _HOSTILE)
+        yield member
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps each header it has read
 
 
 def _place(root: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, folders: dict[Path, int]) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import email.parser
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from workbench.errors import StepFailed
+from workbench.image.reading import OPAQUE, WHITEOUT, members, path_of
 
 MAX_RECORD = 32 << 20
 """The list of a whole Debian desktop has 5 MB."""
 MAX_RECORDS = 20_000
+MAX_RECORD_BYTES = 512 << 20
+"""Of all records together; they are held in memory."""
 
 _STATUS = "var/lib/dpkg/status"
 _STATUS_FOLDER = "var/lib/dpkg/status.d/"
 _RELEASE = "usr/lib/os-release"
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO)")
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~_!-]{0,254}")
 
 
@@ -66,38 +67,34 @@ def _is_record(path: str) -> bool:
 def _files(layers: Sequence[Path], wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The wanted files of the image, by path: a higher layer replaces and removes what lower ones have."""
     found: dict[str, bytes] = {}
+    count = size = 0
     for layer in layers:
         own: dict[str, bytes] = {}
-        try:
-            with tarfile.open(layer, "r|*") as archive:
-                for member in archive:
-                    path = member.name.removeprefix("./").strip("/")
-                    _remove(found, path)
-                    if member.isfile() and wanted(path):
-                        own[path] = _read(archive, member, path)
-        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise StepFailed(f"A layer of the image cannot be read: {error}.", "Run with --fresh.") from error
+        for member, file in members(layer):
+            path = path_of(member).strip("/")
+            _remove(found, path)
+            if file is not None and wanted(path):
+                own[path] = _read(file, member.size, path)
+                count, size = count + 1, size + member.size
+                if count > MAX_RECORDS or size > MAX_RECORD_BYTES:
+                    raise StepFailed(f"The image has {count} packages; that is no image.", "Use another base.")
         found |= own
-        if len(found) > MAX_RECORDS:
-            raise StepFailed(f"The image has more than {MAX_RECORDS} packages; that is no image.", "Use another base.")
     return found
 
 
 def _remove(found: dict[str, bytes], path: str) -> None:
     """Takes away what the whiteout ``path`` of the OCI specification removes from lower layers."""
     folder, _, name = path.rpartition("/")
-    if not name.startswith(_WHITEOUT):
+    if not name.startswith(WHITEOUT):
         return
-    gone = folder if name == _OPAQUE else f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/")
+    gone = folder if name == OPAQUE else f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/")
     for one in [one for one in found if one == gone or one.startswith(f"{gone}/") or not gone]:
         del found[one]
 
 
-def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> bytes:
-    if member.size > MAX_RECORD:
-        raise StepFailed(f"/{path} in the image has {member.size} bytes; no list of packages is as large.")
-    file = archive.extractfile(member)
-    assert file is not None
+def _read(file: IO[bytes], size: int, path: str) -> bytes:
+    if size > MAX_RECORD:
+        raise StepFailed(f"/{path} in the image has {size} bytes; no list of packages is as large.")
     return file.read()
 
 
@@ -105,9 +102,11 @@ def _debian(status: str) -> list[Package]:
     """The installed packages in a dpkg status file: paragraphs of ``Field: value`` (Debian policy, chapter 5)."""
     found = []
     for paragraph in re.split(r"\n[ \t]*\n", status):
-        fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*?)[ \t]*$", paragraph, re.MULTILINE))
+        # What surrounds a value is taken off below: a pattern that does takes the square of a line's length.
+        lines = re.findall(r"^([A-Za-z-]+):(.*)$", paragraph, re.MULTILINE)
+        fields = {name: value.strip(" \t") for name, value in lines}
         # Distroless images keep a file a package, without a state: what is there is installed.
-        state = fields.get("Status", "install ok installed").split()[-1]
+        state = fields.get("Status", "install ok installed").rpartition(" ")[2]
         name, version = fields.get("Package", ""), fields.get("Version", "")
         if state == "installed" and _SAFE.fullmatch(name) and _SAFE.fullmatch(version):
             found.append(Package(name, version, fields.get("Architecture", ""), _source(fields.get("Source", ""))))

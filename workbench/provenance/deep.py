@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
-import tarfile
-import zlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from workbench.errors import StepFailed
+from workbench.errors import MachineLacks, StepFailed
 from workbench.image.layers import PIECE
+from workbench.image.reading import members, path_of
+from workbench.image.unpacked import DAMAGE, LARGEST, Content
 from workbench.provenance import image
 from workbench.provenance.contents import read_layers
 from workbench.provenance.image import Image
 from workbench.provenance.listed import listed
 from workbench.provenance.names import normalised
-from workbench.registry.target import Target
+from workbench.registry.target import Descriptor, Target
 
-_MODEL = re.compile(r"models/[^/]+/[^/]+/model\.onnx")
+_KEPT_FREE = 20
+"""Of so many parts of a disk one stays free."""
+_SHOWN = 5
+_MODEL = re.compile(r"/models/[^/]+/[^/]+/model\.onnx")
 
 Row = tuple[str, Any, str]
 """The name, state and detail of a check."""
@@ -29,12 +32,13 @@ Row = tuple[str, Any, str]
 def checks(
     target: Target, found: Image, config: Mapping[str, Any], sbom: Mapping[str, Any] | None, folder: Path
 ) -> Iterator[Row]:
-    """Downloads the layers into ``folder`` and looks at them."""
-    paths = []
-    for place, layer in enumerate(found.manifest["layers"]):
-        paths.append(folder / f"layer-{place:02d}")
+    """Downloads the layers into ``folder`` and looks at them. Raises MachineLacks where there is no room for them."""
+    check_room(found.layers, folder)
+    paths: list[Path] = []
+    for layer in found.layers:
+        paths.append(folder / f"layer-{len(paths):02d}")
         try:
-            target.pull_blob(str(layer["digest"]), paths[-1], limit=int(layer["size"]))
+            target.pull_blob(str(layer["digest"]), paths[-1], limit=layer["size"])
         except StepFailed as error:
             yield "layers: blobs", "differs", error.message
             return
@@ -44,28 +48,41 @@ def checks(
         yield _model(paths, image.labels(config).get(image.MODEL, ""))
         if sbom is not None:
             yield _packages(paths, sbom)
-    except (StepFailed, OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
+    except StepFailed as error:
+        yield "layers: content", "differs", error.message
+    except (OSError, *DAMAGE) as error:
         yield "layers: content", "differs", str(error)
 
 
+def check_room(layers: Sequence[Descriptor], folder: Path) -> None:
+    """Raises MachineLacks where the disk that ``folder`` is on has no room for what the manifest says of its layers: a
+    full one disturbs everybody else on this machine."""
+    size, disk = sum(layer["size"] for layer in layers), shutil.disk_usage(folder)
+    room = disk.free - disk.total // _KEPT_FREE
+    if size > room:
+        raise MachineLacks(
+            f"The layers have {size} bytes, and {folder.parent} has room for {max(0, room)}.",
+            "Free space there, or name a folder on a larger disk in TMPDIR; or verify without --deep.",
+        )
+
+
 def _contents(paths: Sequence[Path], config: Mapping[str, Any]) -> Row:
-    if [_diff_id(path) for path in paths] != image.diff_ids(config):
+    found, left = [], LARGEST
+    for path in paths:
+        diff_id, length = _diff_id(path, left)
+        found.append(diff_id)
+        left -= length
+    if found != image.diff_ids(config):
         return "layers: content", "differs", "not what the config names"
     return "layers: content", "ok", "as the config names it"
 
 
-def _content(path: Path) -> BinaryIO:
+def _diff_id(path: Path, largest: int) -> tuple[str, int]:
+    """The digest of a layer's content, and its bytes."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast("BinaryIO", gzip.open(path, "rb") if packed else path.open("rb"))
-
-
-def _diff_id(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with _content(path) as file:
-        while piece := file.read(PIECE):
-            sha256.update(piece)
-    return f"sha256:{sha256.hexdigest()}"
+        content = Content(file, largest)
+        content.drain()
+        return content.diff_id, content.length
 
 
 def _model(paths: Sequence[Path], label: str) -> Row:
@@ -73,19 +90,16 @@ def _model(paths: Sequence[Path], label: str) -> Row:
     found = [digest for path in paths for digest in _models(path)]
     if found == [label]:
         return "layers: model", "ok", label
-    return "layers: model", "differs", f"{', '.join(found) or 'none'} instead of {label or 'none'}"
+    return "layers: model", "differs", f"{', '.join(found[:_SHOWN]) or 'none'} instead of {label or 'none'}"
 
 
 def _models(path: Path) -> Iterator[str]:
-    with _content(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
-        for member in archive:
-            if member.isfile() and _MODEL.fullmatch(member.name.removeprefix("./")):
-                file = archive.extractfile(member)
-                assert file is not None
-                sha256 = hashlib.sha256()
-                while piece := file.read(PIECE):
-                    sha256.update(piece)
-                yield f"sha256:{sha256.hexdigest()}"
+    for member, file in members(path):
+        if file is not None and _MODEL.fullmatch(path_of(member)):
+            sha256 = hashlib.sha256()
+            while piece := file.read(PIECE):
+                sha256.update(piece)
+            yield f"sha256:{sha256.hexdigest()}"
 
 
 def _packages(paths: Sequence[Path], sbom: Mapping[str, Any]) -> Row:
@@ -95,4 +109,5 @@ def _packages(paths: Sequence[Path], sbom: Mapping[str, Any]) -> Row:
     said = set(listed(sbom).packages)
     wrong = [f"{name} {version} is listed and not there" for _, name, version in sorted(said - there)]
     wrong += [f"{name} {version} is there and not listed" for _, name, version in sorted(there - said)]
-    return "layers: packages", "differs" if wrong else "ok", "; ".join(wrong[:5]) or f"{len(there)} as the SBOM lists"
+    detail = "; ".join(wrong[:_SHOWN]) or f"{len(there)} as the SBOM lists"
+    return "layers: packages", "differs" if wrong else "ok", detail

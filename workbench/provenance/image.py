@@ -14,6 +14,8 @@ from workbench.registry.target import Descriptor, Target
 
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MODEL = "workbench.model"
+MOST_LAYERS = 512
+"""Engines stop at 128."""
 VERSION = "workbench.version"
 
 
@@ -29,9 +31,14 @@ class Image:
         return str(self.descriptor["digest"])
 
     @property
+    def layers(self) -> list[Descriptor]:
+        """The layers, lowest first."""
+        return list(self.manifest["layers"])
+
+    @property
     def blobs(self) -> list[Descriptor]:
         """The config and the layers, lowest first."""
-        return [self.manifest["config"], *self.manifest["layers"]]
+        return [self.manifest["config"], *self.layers]
 
 
 def find(target: Target, reference: str) -> Image:
@@ -46,6 +53,8 @@ def find(target: Target, reference: str) -> Image:
         named = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
         if not all(DIGEST.fullmatch(digest) for digest in named):
             raise UsageError(f"{where} names blobs by what is no digest.", "Push it again.")
+        if len(named) > MOST_LAYERS:
+            raise UsageError(f"{where} has {len(named) - 1} layers, and no engine takes as many.", "Do not use it.")
         sizes = [blob["size"] for blob in (manifest["config"], *manifest["layers"])]
         if not all(isinstance(size, int) and size >= 0 for size in sizes):
             raise UsageError(f"{where} does not say how large its blobs are.", "Push it again.")

@@ -58,7 +58,8 @@ def verify(target: Target, reference: str, *, key: Path | None = None, deep: Pat
     """Checks the image that ``reference`` names; ``key`` is the public key it has to be signed with, ``deep`` an empty
     folder to download the layers to, which hashes them and compares what is in them with the parts list.
 
-    Raises UsageError where there is no such image or key, MachineLacks where the repository cannot be reached.
+    Raises UsageError where there is no such image or key, MachineLacks where the repository cannot be reached, or the
+    layers have no room in ``deep``.
     """
     public = signature.public_key(key) if key else None
     try:

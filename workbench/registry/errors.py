@@ -22,7 +22,9 @@ _CODES = frozenset(
     """BLOB_UNKNOWN BLOB_UPLOAD_INVALID BLOB_UPLOAD_UNKNOWN DENIED DIGEST_INVALID MANIFEST_BLOB_UNKNOWN MANIFEST_INVALID
     MANIFEST_UNKNOWN NAME_INVALID NAME_UNKNOWN SIZE_INVALID TOOMANYREQUESTS UNAUTHORIZED UNSUPPORTED""".split()  # noqa: SIM905
 )
-# What registries say when their disk is full: ENOSPC and EDQUOT as text, and as Go prints them.
+_NO_BLOB = {"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"}
+# What registries say when their disk is full: ENOSPC and EDQUOT as text, and as Go prints them; Harbor of its quota.
+# It counts only where neither status nor code says what happened: a refusal may have such words in it, too.
 _FULL = (
     b"no space left",
     b"disk quota exceeded",
@@ -30,6 +32,7 @@ _FULL = (
     b'"err":122',
     b"insufficient storage",
     b"quota exceeded",
+    b"will exceed the configured upper limit",
 )
 
 # What OpenSSL calls an answer that is none of TLS.
@@ -63,37 +66,52 @@ class Answer:
         except (ValueError, KeyError, TypeError):
             return []
 
+    @property
+    def speaks_of_room(self) -> bool:
+        """Whether the text of the body is that of a disk or quota that is full."""
+        return any(text in self.body.lower() for text in _FULL)
+
 
 def refused(answer: Answer, place: str) -> WorkbenchError | Passing:
     """What an unexpected answer about ``place`` (a repository with its host) means."""
-    host, status = place.partition("/")[0], answer.status
-    if status in (413, 507) or status >= 500 and any(text in answer.body.lower() for text in _FULL):
-        return _no_room(status, host, place)
+    host, status, codes = place.partition("/")[0], answer.status, set(answer.codes)
+    wait = retry_after(answer.headers.get("retry-after", ""))
     if status == 401:
         return unauthorized(host, place, known=True)
     if status == 403:
-        return _lacks(
-            f"{host} does not allow this with {place} (403).",
-            f"Ask its owner for the right, or log in with another account: docker login {host}",
-        )
+        return _forbidden(host, place, full=answer.speaks_of_room)
+    if status in (400, 404) and codes & _NO_BLOB:
+        return StepFailed(f"{host} lacks a blob that is needed in {place} ({status}).", "Push it again.")
     if status == 404:
         return _lacks(f"{host} has no {place} (404).", "Create the repository there, or correct its name.")
-    if status == 429:
-        return Passing(
-            _lacks(f"{host} allows no more requests for now (429).", "Wait some minutes, then run it again."),
-            retry_after(answer.headers.get("retry-after", "")),
-        )
+    if status == 429 or "TOOMANYREQUESTS" in codes:
+        said = f"{host} allows no more requests for now ({status})."
+        return Passing(_lacks(said, "Wait some minutes, then run it again."), wait)
+    if status in (413, 507) or not codes and answer.speaks_of_room:
+        return _no_room(answer, host, place)
     if status >= 500 or status == 408:
-        return Passing(
-            _lacks(f"{host} fails ({status}) at {place}.", "Look at that registry, or run the same command later."),
-            retry_after(answer.headers.get("retry-after", "")),
-        )
-    said = f"{status} {' '.join(answer.codes)}".strip()
+        said = f"{host} fails ({status}) at {place}."
+        return Passing(_lacks(said, "Look at that registry, or run the same command later."), wait)
+    said = " ".join([str(status), *answer.codes])
     return StepFailed(f"{host} answered {said} to a request about {place}.", "Run the same command again.")
 
 
-def _no_room(status: int, host: str, place: str) -> MachineLacks:
-    if status == 413:
+def no_blob(answer: Answer, digest: str, place: str) -> WorkbenchError | Passing:
+    """What it means that ``place`` answered 404 to a request for the blob ``digest``."""
+    if "NAME_UNKNOWN" in answer.codes:
+        return refused(answer, place)
+    return StepFailed(f"{place} has no blob {digest} (404).", "Push it again.")
+
+
+def _forbidden(host: str, place: str, *, full: bool) -> MachineLacks:
+    cure = f"Ask its owner for the right, or log in with another account: docker login {host}"
+    room = " It speaks of a full disk or quota: ask for room there, too." if full else ""
+    return _lacks(f"{host} does not allow this with {place} (403).", cure + room)
+
+
+def _no_room(answer: Answer, host: str, place: str) -> MachineLacks:
+    status = answer.status
+    if status == 413 and not answer.speaks_of_room:
         return _lacks(f"{host} takes no blob of this size for {place} (413).", "Raise its limit for uploads.")
     return _lacks(
         f"{host} has no room for {place}: its disk or quota is full ({status}).",

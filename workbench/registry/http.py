@@ -277,7 +277,7 @@ class Session:
                 stream=True,
             )
         except _FAULTS as error:
-            raise unreachable(error, urlsplit(url).hostname or self.host) from error
+            raise unreachable(error, _host(url)) from error
 
     def _trust(self) -> None:
         """Loads the authorities when the first request needs them: they take some 20 ms."""
@@ -300,7 +300,7 @@ class Session:
         parts = self._split(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and self.plain and is_plain(parts.netloc)):
             raise MachineLacks(
-                f"{self.host} wants its account sent without TLS to {parts.hostname}.",
+                f"{self.host} wants its account sent without TLS to {_host(url)}.",
                 f"If that network is yours, list both in {INSECURE}.",
             )
         response = self._send(method, url, headers, body)
@@ -308,6 +308,11 @@ class Session:
             return self._read(response)
         except _FAULTS as error:
             raise unreachable(error, self.host) from error
+
+
+def _host(url: str) -> str:
+    """The host in an address, with its port where it says one."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

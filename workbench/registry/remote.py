@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import quote, urljoin
 
 from workbench.errors import StepFailed, UsageError
-from workbench.registry.errors import Answer, damaged
-from workbench.registry.http import Patience, Session
+from workbench.registry.errors import Answer, damaged, no_blob
+from workbench.registry.http import SMALL, Patience, Session
 from workbench.registry.layout import INDEX, canonical
 from workbench.registry.reference import Reference
 from workbench.registry.target import Descriptor, Progress, as_referrer
@@ -228,7 +228,7 @@ class Remote:
     def download(self, digest: str, start: int) -> Any:
         """The blob from its byte ``start`` on, as a context manager; see :meth:`Session.open`."""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        return self._session.open(self._blob(digest), self.name, expect=(200, 206), headers=headers)
+        return self._session.open(self._blob(digest), self.name, expect=(200, 206, 404), headers=headers)
 
 
 class _Download:
@@ -253,6 +253,9 @@ class _Download:
         if self._done and self._whole():
             return
         with self._remote.download(self._digest, self._done) as response:
+            if response.status_code == 404:
+                answer = Answer(404, {}, response.raw.read(SMALL))
+                raise no_blob(answer, self._digest, self._remote.name)
             if self._done and not response.headers.get("Content-Range", "").startswith(f"bytes {self._done}-"):
                 self._begin()
             length = response.headers.get("Content-Length", "")
