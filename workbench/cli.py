@@ -42,13 +42,13 @@ def _words() -> list[str]:
 @app.command()
 def run(
     recipe: RecipePath,
-    detach: Annotated[bool, typer.Option(help="start the run and return at once")] = False,
-    dry_run: Annotated[bool, typer.Option(help="say what would run, what would be reused, and why")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="start the run and return at once")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, what not, and why")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="another value, this once")
     ] = None,
     until: Annotated[str, typer.Option(metavar="STEP", help="stop after this step")] = "",
-    fresh: Annotated[bool, typer.Option(help="make everything again")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="make everything again")] = False,
     update: Annotated[
         list[str] | None, typer.Option(metavar="WHAT", help="unpin: base, wheels, tools or choice")
     ] = None,
@@ -141,7 +141,7 @@ def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
 def replay(
     recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
     level: Annotated[str, typer.Option(help="exact: every digest and figure; figures: only the figures")] = "exact",
-    cached: Annotated[bool, typer.Option(help="quick check: artifacts may come from the store")] = False,
+    cached: Annotated[bool, typer.Option("--cached", help="quick check: artifacts may come from the store")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hidden=True)] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="write a JUnit report")] = None,
     summary: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write a summary in Markdown")] = None,
@@ -373,7 +373,7 @@ Reference = Annotated[
 def pull_recipe(
     ref: Reference,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="where to")] = Path("recipes"),
-    force: Annotated[bool, typer.Option(help="overwrite other files of the same name")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite other files of the same name")] = False,
 ) -> None:
     """Get recipe and lock back from an image."""
     from workbench.provenance.pull_recipe import pull, write
@@ -390,7 +390,7 @@ def pull_recipe(
 def verify(
     ref: Reference,
     key: Annotated[Path | None, typer.Option(metavar="PUBLIC_KEY", help="it must be signed with its key")] = None,
-    deep: Annotated[bool, typer.Option(help="download the layers and look into them")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="download the layers and look into them")] = False,
     json: Json = False,
 ) -> None:
     """Check that image, lock and attachments belong together. Also who signed them, where somebody did."""

@@ -103,10 +103,10 @@ def test_from_a_file_to_a_registry_and_back_from_the_reference_alone(
     # Elsewhere there is the reference, and nothing else.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / ".workbench").mkdir()
     job.command(elsewhere, "pull-recipe", job.reference)
     done = job.command(elsewhere, "replay", RECIPE)
     assert "reused 0" in done.stdout
+    assert [run["recipe"] for run in json.loads(job.command(elsewhere, "runs", "--json").stdout)] == [RECIPE]
     assert (elsewhere / "recipes" / "digits.lock.yaml").read_bytes() == (
         job.project / "recipes" / "digits.lock.yaml"
     ).read_bytes()
