@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ Line = tuple[Cell, ...]
 """A line of the plot, in runs of one tone."""
 
 GLYPHS = {"chosen": "◆", "original": "○", "": "●"}
-LEGEND = "◆ chosen  ○ original  ● variant  ╌ nothing is better in both"
+LEGEND = "◆ chosen  ○ original  ● variant  ╌ front"
 _WIDE_RATIO = 30.0
 """From here on figures stand on a logarithmic axis: on a linear one the small ones would fall together."""
 
@@ -118,7 +119,7 @@ class _Canvas:
 
     def free(self, column: int, row: int, text: str, over: str) -> bool:
         """Whether ``text`` fits there, over nothing but the letters ``over``."""
-        inside = 0 <= column and column + len(text) <= self.width and 0 <= row < self.height
+        inside = column >= 0 and column + len(text) <= self.width and 0 <= row < self.height
         taken = (self.cells.get((column + offset, row), (" ", "")) for offset in range(len(text)))
         return inside and all(letter in over for letter, _ in taken)
 
@@ -157,20 +158,19 @@ def _scaled(point: Point, across: Axis, up: Axis) -> Point:
         return (interval[0] / scale, interval[1] / scale) if interval else None
 
     x, y = point.x / across.scale, point.y / up.scale
-    return Point(
-        point.name, x, y, by(point.x_interval, across.scale), by(point.y_interval, up.scale), point.mark
-    )
+    return Point(point.name, x, y, by(point.x_interval, across.scale), by(point.y_interval, up.scale), point.mark)
 
 
 def _paint(canvas: _Canvas, points: Sequence[Point], xs: Scale, ys: Scale, at: str) -> None:
-    """The front's line, then the bars, then the points with the one under the cursor last, then names where they fit."""
+    """The front's line, the bars, the points with the one under the cursor last, and names where they fit."""
     best = front(points)
     places = {each.name: (xs.place(each.x, canvas.width), ys.place(each.y, canvas.height)) for each in points}
-    for first, second in zip(best, best[1:], strict=False):
+    for first, second in itertools.pairwise(best):
         _step(canvas, places[first.name], places[second.name])
     order = sorted(points, key=lambda each: (each.name == at, each.mark == "chosen", each in best))
     tones: dict[str, Tone] = {each.name: "" if each in best else "dim" for each in points}
-    tones |= {each.name: "good" for each in points if each.mark == "chosen"} | {at: "strong"}
+    tones.update({each.name: "good" for each in points if each.mark == "chosen"})
+    tones[at] = "strong"
     for each in order:
         _bars(canvas, each, places[each.name], xs, ys, "dim")
     for each in order:
@@ -206,7 +206,7 @@ def _bars(canvas: _Canvas, point: Point, place: tuple[int, int], xs: Scale, ys: 
 def _name(canvas: _Canvas, name: str, place: tuple[int, int], tone: Tone, at: str) -> None:
     """A point's name beside it, else above or below; that of the one under the cursor in brackets."""
     column, row = place
-    text = f"‹{name}›" if name == at else name
+    text = f"[{name}]" if name == at else name
     centred = min(max(column - len(text) // 2, 0), max(canvas.width - len(text), 0))
     spots = [(column + 2, row), (column - 1 - len(text), row), (centred, row + 1), (centred, row - 1)]
     spot = next((each for over in (" ", " ╌╎┐") for each in spots if canvas.free(*each, text, over)), None)
@@ -218,7 +218,7 @@ def _foot(xs: Scale, across: Axis, margin: int, width: int) -> Iterator[Line]:
     """The axis across: its line, its values, its title."""
     rule, values = ["─"] * width, [" "] * width
     end = -2
-    for value in xs.ticks(max(width // 12, 2)):
+    for value in xs.ticks(max(width // 10, 2)):
         text, column = f"{value:g}", xs.place(value, width)
         start = min(max(column - len(text) // 2, 0), width - len(text))
         if start > end + 1:
