@@ -11,16 +11,26 @@ from screens.paint import text
 
 
 class Rows(DataTable[object]):
-    """A table of cells by row key; :meth:`show` changes only what is another than before."""
+    """A table of cells by row key, each row ``lines`` high; :meth:`show` changes only what is another than before."""
 
-    def __init__(self, columns: Sequence[str], *, id: str) -> None:  # noqa: A002
+    def __init__(self, columns: Sequence[str], *, id: str, lines: int = 1) -> None:  # noqa: A002
         super().__init__(id=id, cursor_type="row", zebra_stripes=False)
         self._names = tuple(columns)
+        self._lines = lines
+        self._before = ""
         self._shown: dict[str, tuple[Cell, ...]] = {}
 
     def on_mount(self) -> None:
         for name in self._names:
             self.add_column(name, key=name)
+
+    def head(self, columns: Sequence[str]) -> None:
+        """Has other columns from now on; the rows are to be shown anew."""
+        if tuple(columns) != self._names:
+            at = self.key_at_cursor
+            self.clear(columns=True)
+            self._names, self._shown, self._before = tuple(columns), {}, at
+            self.on_mount()
 
     def show(self, rows: Mapping[str, tuple[Cell, ...]]) -> None:
         """Shows ``rows`` in their order."""
@@ -30,10 +40,10 @@ class Rows(DataTable[object]):
             for key, cells in rows.items():
                 self._update(key, cells)
         elif rows:
-            at = self.key_at_cursor
+            at = self.key_at_cursor or self._before
             self.clear()
             for key, cells in rows.items():
-                self.add_row(*map(text, cells), key=key)
+                self.add_row(*map(text, cells), key=key, height=self._lines)
             if at in rows:
                 self.move_cursor(row=list(rows).index(at), animate=False)
         else:
