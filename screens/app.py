@@ -15,6 +15,7 @@ from screens.command import Command
 from screens.command_bar import CommandBar
 from screens.feed import Feed, ProjectSource, RunSource, View
 from screens.home import HomeScreen
+from screens.samples import SampleSource
 from screens.settings import Settings, load_settings, settings_file
 from screens.stage import Copied, Say
 from screens.table import Rows
@@ -99,7 +100,7 @@ class WorkbenchApp(App[None]):
         """Follows the run that a workspace is to show."""
         if isinstance(self.screen, WorkspaceScreen):
             self.screen.folder = message.folder
-            self._feed.follow("run", RunSource(message.folder))
+            self._follow(message.folder)
 
     async def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Opens the recipe or run that was chosen."""
@@ -122,7 +123,10 @@ class WorkbenchApp(App[None]):
         screen = WorkspaceScreen(self._project, recipe, stage="run", folder=folder)
         await self.push_screen(screen, self._left)
         screen.show_project(self._runs)
-        self._feed.follow("run", RunSource(folder))
+        self._follow(folder)
+
+    def _follow(self, folder: Path) -> None:
+        self._feed.follow("run", RunSource(folder, SampleSource(folder / "samples.jsonl")))
 
     def _left(self, _: object) -> None:
         self._feed.follow("run", None)

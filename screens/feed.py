@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from screens.samples import Samples, SampleSource
 from screens.view import ProjectView, RunView
 from workbench import runs
 from workbench.events import EventReader, RunState, reduce
@@ -21,6 +22,7 @@ LISTED = 30
 """Runs of a project that a list shows."""
 
 View = RunView | ProjectView
+_NO_SAMPLES = Samples()
 
 
 class Source(Protocol):
@@ -33,8 +35,10 @@ class Source(Protocol):
 class RunSource:
     """A run folder, followed while its run is at work."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, samples: SampleSource | None = None) -> None:
+        """``samples`` are read along where they are to be shown."""
         self._folder = folder
+        self._samples = samples
         self._events = EventReader(folder / "events.jsonl")
         self._state = RunState(run=folder.name)
         self._last: RunView | None = None
@@ -48,9 +52,10 @@ class RunSource:
         self._ended = state.status != "running"
         last = self._last
         now = state.ended if self._ended else float(int(time.time()))
-        if last is not None and (last.state, last.now) == (state, now):
+        samples = self._samples.advance() if self._samples else _NO_SAMPLES
+        if last is not None and (last.state, last.now) == (state, now) and last.samples is samples:
             return None
-        self._last = RunView(self._folder, state, now)
+        self._last = RunView(self._folder, state, now, samples)
         return self._last
 
     def _read(self) -> RunState:

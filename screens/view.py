@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from screens.samples import Samples
 from workbench.events import RunState
 
 
@@ -15,6 +16,7 @@ class RunView:
     folder: Path
     state: RunState
     now: float
+    samples: Samples = field(default_factory=Samples)
 
     @property
     def live(self) -> bool:
