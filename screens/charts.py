@@ -66,17 +66,26 @@ def columns(histogram: Sequence[tuple[int, int]], width: int, height: int, show:
     """A histogram of ``(lower bound, count)`` over a logarithmic axis, its ends written by ``show``."""
     if not histogram or width < 8 or height < 3:
         return []
-    low, high = math.log(max(histogram[0][0], 1)), math.log(max(histogram[-1][0], 2)) + 0.07
-    heights = [0] * width
+    low, high = math.log(max(histogram[0][0], 1)), math.log(_end(histogram[-1][0]))
+    heights = [0.0] * width
     for bound, count in histogram:
-        heights[min(int((math.log(max(bound, 1)) - low) / (high - low) * width), width - 1)] += count
+        first, last = (
+            min(int((math.log(max(edge, 1)) - low) / (high - low) * width), width - 1) for edge in (bound, _end(bound))
+        )
+        for x in range(first, max(last, first + 1)):
+            heights[x] += count
     rows, top = height - 1, max(heights)
     painted = []
     for row in range(rows, 0, -1):
         eighths = [min(max(math.ceil(count / top * rows * 8) - (row - 1) * 8, 0), 8) for count in heights]
         painted.append(Text("".join(_EIGHTHS[each] for each in eighths), no_wrap=True))
-    first, last = show(float(histogram[0][0])), show(float(histogram[-1][0]))
-    return [*painted, Text(f"{first}{last:>{max(width - len(first), 0)}}", style="dim", no_wrap=True)]
+    least, most = show(float(histogram[0][0])), show(float(histogram[-1][0]))
+    return [*painted, Text(f"{least}{most:>{max(width - len(least), 0)}}", style="dim", no_wrap=True)]
+
+
+def _end(bound: int) -> int:
+    """Where the bucket that begins at ``bound`` ends: 16 to an octave, as workbench.bench.statistics.histogram has."""
+    return bound + max(1 << max(bound.bit_length() - 5, 0), 1)
 
 
 def bar(share: float, width: int) -> str:

@@ -482,6 +482,14 @@ def scan(recipe: RecipePath, json: Json = False) -> None:
 
 
 @app.command()
+def dockerfile(recipe: RecipePath) -> None:
+    """The Dockerfile of the image, as eject writes it."""
+    from workbench.eject import dockerfile as dockerfile_of_image
+
+    typer.echo(dockerfile_of_image(recipe), nl=False)
+
+
+@app.command()
 def eject(recipe: RecipePath, folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
     """Write the image's Dockerfile and build context to a folder. They need neither workbench nor the recipe."""
     from workbench.eject import eject as eject_image

@@ -36,26 +36,41 @@ def eject(path: Path, folder: Path) -> list[str]:
     What goes in is what the lock names: the chosen variant, the base, the wheels. Raises UsageError where the recipe
     has no image or was not run as it is now, or the folder holds something; MachineLacks where it cannot be written.
     """
+    params, parts = _locked(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already.", "Name a folder that does not exist, or an empty one.")
+    try:
+        return _into(folder, params, parts)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def dockerfile(path: Path) -> str:
+    """The Dockerfile of the recipe at ``path`` as :func:`eject` writes it. Raises UsageError as that does."""
+    from workbench.image import downloads, wheels
+    from workbench.image.docker import base_of, dockerfile_of
+
+    params, parts = _locked(path)
+    base = base_of(parts, params["python"], wheels.read_pins(parts["wheels_pins"])["python"])
+    return dockerfile_of(base, params, f"sha256:{downloads.sha256_of(parts['model'])}")
+
+
+def _locked(path: Path) -> tuple[Mapping[str, Any], dict[str, Path]]:
+    """The image step's parameters, and what goes into the image that the lock of a recipe names."""
     file = recipe.load(path)
     cure = f"Make it: workbench run {path}"
     if file.recipe.image is None:
         raise UsageError(f"{path} makes no image.", "Add image: {} to it.")
     locked = lock.load(file.lock_path)
     if locked is None:
-        raise UsageError(f"{path} was not run yet, so there is no image to eject.", cure)
+        raise UsageError(f"{path} was not run yet, so there is no image of it.", cure)
     store = Store(file.project / ".workbench")
     steps = plan(file, pins_for(file, locked, []))
-    parts = _parts(
-        steps, models(file.recipe).get(locked.artifacts.choice), results_of(file, locked, store, _ROOMS), store
-    )
+    chosen = models(file.recipe).get(locked.artifacts.choice)
+    parts = _parts(steps, chosen, results_of(file, locked, store, _ROOMS), store)
     if parts is None:
         raise UsageError(f"The image of {path} is not in the store as the recipe is now.", cure)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already.", "Name a folder that does not exist, or an empty one.")
-    try:
-        return _into(folder, next(step.params for step in steps if step.id == "image"), parts)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    return next(step.params for step in steps if step.id == "image"), parts
 
 
 def _parts(

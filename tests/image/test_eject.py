@@ -70,6 +70,7 @@ def test_built_by_hand_it_is_the_recipes_image(
     for path in (path for path in out.rglob("*") if path.is_file() and path.name != "base.tar"):
         assert str(tmp_path).encode() not in path.read_bytes()
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".eject")] == []
+    assert workbench(project, "dockerfile", "recipes/digits.yaml").stdout == (out / "Dockerfile").read_text()
     again = workbench(project, "eject", "recipes/digits.yaml", str(out))
     assert again.returncode == 2
     assert "is there already" in again.stderr
