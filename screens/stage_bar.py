@@ -19,7 +19,7 @@ TONES: dict[Tone, str] = {
 }
 
 
-def stages_line(view: RunView | None, current: str) -> Content:
+def stages_line(view: RunView | None, current: str, narrow: bool = False) -> Content:
     """``1 Model ✓  2 Compress ●  …``, the one on the screen marked."""
     parts: list[Content] = []
     for number, kind in enumerate(STAGES, 1):
@@ -28,7 +28,7 @@ def stages_line(view: RunView | None, current: str) -> Content:
             f"{' ' if parts else ''}{number} {kind.title}", "$text-primary bold reverse" if kind.id == current else ""
         )
         parts.append(
-            Content.assemble(name, Content.styled(f" {glyph or ' '}", TONES[tone])).stylize(
+            Content.assemble(name, Content.styled(f"{'' if narrow else ' '}{glyph or ' '}", TONES[tone])).stylize(
                 f"@click=screen.stage('{kind.id}')"
             )
         )
@@ -44,4 +44,4 @@ class StageBar(Static):
 
     def show(self, view: RunView | None, current: str) -> None:
         """Shows how the stages of a run stand."""
-        self.update(stages_line(view, current))
+        self.update(stages_line(view, current, self.app.size.width < 90))

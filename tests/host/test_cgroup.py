@@ -66,6 +66,36 @@ def test_version_1(tmp_path: Path) -> None:
     assert read(7, tmp_path / "fs", tmp_path / "proc") == Cgroup(True, 2.5, None, 4096, 536870912)
 
 
+def test_version_1_is_held_by_the_tightest_limit_of_the_groups_above(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/7/cgroup": "4:memory:/pod/app\n3:cpu,cpuacct:/pod/app\n",
+            "fs/cpu/pod/cpu.cfs_quota_us": "50000\n",
+            "fs/cpu/pod/cpu.cfs_period_us": "100000\n",
+            "fs/cpu/pod/app/cpu.cfs_quota_us": "-1\n",
+            "fs/cpu/pod/app/cpu.cfs_period_us": "100000\n",
+            "fs/memory/pod/memory.limit_in_bytes": "536870912\n",
+            "fs/memory/pod/app/memory.limit_in_bytes": "1073741824\n",
+            "fs/memory/pod/app/memory.stat": "cache 1\nhierarchical_memory_limit 536870912\n",
+        },
+    )
+    reading = read(7, tmp_path / "fs", tmp_path / "proc")
+    assert (reading.cpu_limit, reading.memory_limit) == (0.5, 536870912)
+
+
+def test_version_1_inside_a_container_knows_the_memory_limit_above_what_is_mounted(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/7/cgroup": "4:memory:/pod/app\n",
+            "fs/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "fs/memory/memory.stat": "cache 1\nhierarchical_memory_limit 268435456\ntotal_cache 1\n",
+        },
+    )
+    assert read(7, tmp_path / "fs", tmp_path / "proc").memory_limit == 268435456
+
+
 def test_version_1_writes_no_limit_as_a_huge_number(tmp_path: Path) -> None:
     put(
         tmp_path,

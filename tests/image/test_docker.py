@@ -243,7 +243,7 @@ def test_a_failed_build_names_the_step_and_leaves_nothing(
         monkeypatch.setattr(builder, "lay_out", broken)
         with pytest.raises(StepFailed, match=r"wheels 3/3.*click-.* is locked"):
             built(inputs_of(image), tmp_path / "scratch", name="failing")
-        assert not (downloads.cache_folder() / "contexts" / "failing").exists()
+        assert not (downloads.cache_folder() / "contexts" / "failing" / "context").exists()
         assert titled(client, "failing") == []
 
 

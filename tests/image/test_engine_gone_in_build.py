@@ -88,8 +88,8 @@ def test_an_engine_that_ends_while_it_builds_is_told_and_the_next_one_builds(
             built(inputs_of(image), tmp_path / "first", name=NAME)
     assert log.came, log.getvalue()
     assert "run the same command again" in caught.value.cure
-    assert not (downloads.cache_folder() / "contexts" / NAME).exists()
-    assert list(running(str(downloads.cache_folder() / "contexts" / NAME))) == []
+    assert not (downloads.cache_folder() / "contexts" / NAME / "context").exists()
+    assert list(running(str(downloads.cache_folder() / "contexts" / NAME / "context"))) == []
 
     again = own_engine("unshare", "-m")
     monkeypatch.setenv("DOCKER_HOST", again.address)

@@ -185,6 +185,50 @@ def test_what_stands_for_a_secret_is_none(scan: Scan) -> None:
     assert (values["files"], values["bytes"]) == (4, sum(map(len, files.values())))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/s3cr3t+Zt7",
+        "/s3cr3tZt7",
+        "/hunter2x",
+        "./s3cr3t+Zt7",
+        "~s3cr3tZt7",
+        ".s3cr3t-Zt7",
+        "/kR9/aQ2mZ81xT/p0Lw",
+        "/wJalrXUtnFEMI/K7MDENG/bPxRfiCYzQ8kLmN0pAb",
+        "/run/R@9!x#",
+    ],
+)
+def test_a_password_that_begins_like_a_path_is_none(scan: Scan, value: str) -> None:
+    said = refused(scan, {"app/.env": f"DB_PASSWORD={value}\n".encode()})
+    assert "value of DB_PASSWORD" in said
+    assert value not in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/run/t",
+        "/run/secrets/db-9f3aQ7",
+        "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        "/nix/store/0c3a9vdl6k2p8xq1-key/etc/key.pem",
+        "/srv/models/key.pem;",
+        "/my-project/keys/api_key.txt",
+        "/oauth2-proxy/k8s/x509/token",
+        "/run/secrets/token)&&true",
+        "/etc/ssl/a.pem:/etc/ssl/b.pem",
+        "~/.netrc",
+        "~ci/tokens/main.txt",
+        "./secrets/token.txt",
+        "../../keys/server2.key",
+        ".env",
+        "file:///token",
+    ],
+)
+def test_a_path_to_a_secret_is_none(scan: Scan, value: str) -> None:
+    assert scan({"app/.env": f"DB_PASSWORD={value}\n".encode()})["files"] == 1
+
+
 @pytest.mark.parametrize("before", [PIECE - 20, PIECE - 1, 2 * PIECE - 700])
 def test_a_secret_that_lies_across_two_pieces_is_found(scan: Scan, rsa_key: rsa.RSAPrivateKey, before: int) -> None:
     assert "private key" in refused(scan, {"a": b" " * before + pem(rsa_key)})

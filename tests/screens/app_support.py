@@ -39,6 +39,13 @@ async def until(pilot: Any, what: Callable[[], bool]) -> None:
         await pilot.pause(0.02)
 
 
+async def quiet(pilot: Any) -> None:
+    """Lets the app go on until nothing is asked any more and all is painted."""
+    await pilot.pause()
+    await until(pilot, lambda: all(worker.is_finished for worker in pilot.app.workers))
+    await pilot.pause()
+
+
 def answers(said: list[str]) -> Callable[[Command], Awaitable[Answer]]:
     """In place of a command's process: notes the command in ``said``, and answers as ``status`` and ``doctor`` do.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_support import answers, drive, run_folder, until
+from app_support import answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from textual.widgets import Label, Static
 
@@ -136,16 +136,16 @@ def test_recipes_are_looked_at_again_when_a_run_has_ended_and_not_while_one_is_a
         home = app.screen
         assert isinstance(home, HomeScreen)
         await until(pilot, lambda: home.query_one("#runs", Rows).row_count == 1)
-        await app.workers.wait_for_complete()
+        await quiet(pilot)
         ended = RunView(run_folder(tmp_path), replay_state(happened), 0.0)
         commands.clear()
         for second in range(3):
             live = RunView(tmp_path / "another", replay_state(happened[:4]), float(second))
             home.show_project(ProjectView((live, ended)))
-            await app.workers.wait_for_complete()
+            await quiet(pilot)
         assert commands == []
         home.show_project(ProjectView((RunView(tmp_path / "another", replay_state(happened), 0.0), ended)))
-        await app.workers.wait_for_complete()
+        await quiet(pilot)
         assert commands == ["workbench status --json"]
 
     drive(app, flow)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_support import answers, drive, run_folder, until
+from app_support import answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from shots import SIZES, THEMES, check, shown, styled
 
@@ -29,22 +29,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = Path("digits-project")
     record(run_events(), run_folder(project))
     (project / "recipes").mkdir()
-    (project / "recipes/digits.yaml").write_text("# The digits.\nworkbench: 1\nname: digits\n")
+    shipped = (Path(__file__).parents[2] / "recipes/digits.yaml").read_text()
+    (project / "recipes/digits.yaml").write_text(shipped.replace("  dynamic:", "  int8-dynamic:"))
     return project
-
-
-async def settled(pilot: Any) -> None:
-    """Waits until nothing is asked any more and all is painted."""
-    await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
-    await pilot.pause()
 
 
 async def in_all_themes(pilot: Any) -> str:
     digests = []
     for theme in THEMES:
         pilot.app.theme = theme
-        await settled(pilot)
+        await quiet(pilot)
         digests.append(f"{theme}: {styled(pilot.app)}")
     return "\n".join([shown(pilot.app), "", *digests, ""])
 

@@ -21,7 +21,7 @@ _UNLIMITED = 2**60
 @dataclass(frozen=True)
 class Cgroup:
     """One reading: CPU seconds used, memory in bytes, limits in cores and bytes. None: not accounted or not limited.
-    In version 2 the limits are the tightest of this group and those above it.
+    The limits are the tightest of this group and those above it.
 
     ``own`` is false for the root cgroup, whose numbers are the machine's.
     """
@@ -52,14 +52,17 @@ def _version_1(groups: dict[str, str], mount: Path) -> Cgroup:
         return inside if inside.is_dir() else mount / controller
 
     used = _number(folder("cpuacct") / "cpuacct.usage")
-    quota, period = _number(folder("cpu") / "cpu.cfs_quota_us"), _number(folder("cpu") / "cpu.cfs_period_us")
-    limit = _number(folder("memory") / "memory.limit_in_bytes")
+    memory = folder("memory")
+    # In a container the groups above are not to be seen, but the kernel says the tightest of them here.
+    above = dict(line.split() for line in _text(memory / "memory.stat").splitlines() if line.count(" ") == 1)
+    inherited = int(above.get("hierarchical_memory_limit", _UNLIMITED))
+    limits = [inherited, *(_number(group / "memory.limit_in_bytes") for group in _up(memory, mount))]
     return Cgroup(
         own=groups.get("memory", groups.get("cpuacct", "/")) != "/",
         cpu_seconds=None if used is None else used / 1e9,
-        cpu_limit=quota / period if quota and period and quota > 0 else None,
-        memory=_number(folder("memory") / "memory.usage_in_bytes"),
-        memory_limit=limit if limit and limit < _UNLIMITED else None,
+        cpu_limit=_tightest(_cfs_quota(group) for group in _up(folder("cpu"), mount)),
+        memory=_number(memory / "memory.usage_in_bytes"),
+        memory_limit=_tightest(limit for limit in limits if limit and limit < _UNLIMITED),
     )
 
 
@@ -67,8 +70,7 @@ def _version_2(folder: Path, own: bool, mount: Path) -> Cgroup:
     if not folder.is_dir():
         return Cgroup()
     stat = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
-    # A group is held by every group above it, too: a service in a slice, a container in a pod.
-    groups = [folder, *(above for above in folder.parents if above.is_relative_to(mount))]
+    groups = _up(folder, mount)
     return Cgroup(
         own=own,
         cpu_seconds=int(stat["usage_usec"]) / 1e6 if "usage_usec" in stat else None,
@@ -78,6 +80,11 @@ def _version_2(folder: Path, own: bool, mount: Path) -> Cgroup:
     )
 
 
+def _up(folder: Path, mount: Path) -> list[Path]:
+    """A group and those above it, which hold it, too: a service in a slice, a container in a pod."""
+    return [folder, *(above for above in folder.parents if above.is_relative_to(mount))]
+
+
 def _tightest(limits: Iterable[_Limit | None]) -> _Limit | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -85,6 +92,11 @@ def _tightest(limits: Iterable[_Limit | None]) -> _Limit | None:
 def _quota(group: Path) -> float | None:
     quota, _, period = _text(group / "cpu.max").strip().partition(" ")
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
+
+
+def _cfs_quota(group: Path) -> float | None:
+    quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+    return quota / period if quota and period and quota > 0 else None
 
 
 def _number(path: Path) -> int | None:

@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,22 +97,26 @@ def source_of(module: str) -> Path:
 
 
 def _write(folder: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    digests = {}
-    for name, source in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            digests[name] = _copied(file, path)
-        path.chmod(0o644)
-        time = int(digests[name][:8], 16) % 1_000_000_000
-        os.utime(path, ns=(time, time))
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:  # hashing lets others go on: the model beside the wheels
+        digests = dict(zip(files, pool.map(lambda name: _written(files[name], folder / name), files), strict=True))
     # The modes of folders reach the image, and are not to come from this machine's umask.
     for path in folder.rglob("*"):
         if path.is_dir():
             path.chmod(0o755)
             os.utime(path, (0, 0))
     return digests
+
+
+def _written(source: bytes | Path, path: Path) -> str:
+    """Writes one file of the context; its sha256."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        digest = _copied(file, path)
+    path.chmod(0o644)
+    time = int(digest[:8], 16) % 1_000_000_000
+    os.utime(path, ns=(time, time))
+    return digest
 
 
 def _copied(source: BinaryIO, path: Path) -> str:

@@ -72,7 +72,7 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     content = Content(pins["wheels"], files, inputs["model"], inputs["signature"], params["name"], params["version"])
     base = base_of(inputs, params["python"], pins["python"])
     cli = buildkit.find_cli()
-    with _context_folder(content.name) as folder, connect() as client, _typed("building the image"):
+    with _context_folder(content.name, emit) as folder, connect() as client, _typed("building the image"):
         known = _present(client, base, inputs, emit)
         if params["device"] == "cuda":
             ask_for_gpus(client, base.reference, base.interpreter, params["gpus"] or "all")
@@ -179,21 +179,23 @@ def dockerfile_of(base: Base, params: Mapping[str, Any], model_digest: str) -> s
 
 
 @contextlib.contextmanager
-def _context_folder(name: str) -> Iterator[Path]:
+def _context_folder(name: str, emit: Emit) -> Iterator[Path]:
     """An empty folder, always at the same path for images of that name, and ours alone until the end.
 
     BuildKit knows a context by its path, and asks only for what changed since it saw it last.
     """
-    folder = downloads.cache_folder() / "contexts" / name
+    room = downloads.cache_folder() / "contexts" / name
+    folder = room / "context"
     with contextlib.ExitStack() as stack:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(folder.with_name(f"{name}.lock").open("ab"))
+            room.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((room / "lock").open("ab"))
         except OSError as error:
             raise MachineLacks(
                 f"The cache {downloads.cache_folder()} cannot be written: {error.strerror or error}.",
                 "Free disk space, or name another folder in WORKBENCH_CACHE.",
             ) from error
+        emit.progress(0, 1, f"waiting for other builds of {name}")
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(folder, ignore_errors=True)  # a killed build's
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -246,7 +248,7 @@ def _layers(
 
     def pack(tar: Path, diff_id: str) -> None:
         blob = scratch / f"blob-{diff_id.removeprefix('sha256:')}"
-        found[diff_id] = packed.packed(tar, blob, level.get(diff_id, GZIP_LEVEL))
+        found[diff_id] = packed.packed(tar, diff_id, blob, level.get(diff_id, GZIP_LEVEL))
         tar.unlink()
         if diff_id != diff_ids[-1]:
             packed.keep(found[diff_id])  # the model's is another with every build

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,16 @@ class Packed:
         return len(self.changes.links) + sum(node.kind != "folder" for node in self.changes.added.values())
 
 
-def packed(tar: Path, blob: Path, level: int = GZIP_LEVEL) -> Packed:
-    """Packs the layer in the file ``tar`` into ``blob``. Raises StepFailed where it is damaged or hostile."""
-    with tar.open("rb") as file:
+def packed(tar: Path, diff_id: str, blob: Path, level: int = GZIP_LEVEL) -> Packed:
+    """Packs the layer ``diff_id`` in the file ``tar`` into ``blob``.
+
+    Raises StepFailed where it is damaged, hostile or another layer.
+    """
+    with ThreadPoolExecutor(1) as other, tar.open("rb") as file:
+        # Beside each other, for both only hash, and hashing lets the other go on: 0.24 s instead of 0.38 for 90 MB.
+        changes = other.submit(changes_of, tar, diff_id)
         descriptor = pack(file, blob, level)
-    return Packed(blob, descriptor, changes_of(tar, descriptor["diff_id"]))
+    return Packed(blob, descriptor, changes.result())
 
 
 def _folder() -> Path:

@@ -34,7 +34,8 @@ def is_placeholder(value: bytes) -> bool:
     """Whether a value only stands for a secret: ``<token>``, ``${TOKEN}``, ``your-password1``, ``xxxx``, nothing."""
     value = value.strip(b"\"' \t")
     word = re.sub(rb"^(my|your|the|some|new|old)", b"", re.sub(rb"[^a-z]", b"", value.lower()))
-    return len(set(value)) < 4 or value[:1] in b"<${%*[(." or b"example" in value.lower() or word in _STANDS_FOR
+    shown = value[:1] in b"<${%*[(" or value[:3] == b"..." or b"example" in value.lower()
+    return len(set(value)) < 4 or shown or word in _STANDS_FOR
 
 
 def _is_mixed(found: re.Match[bytes]) -> bool:
@@ -183,7 +184,16 @@ _SETTING = re.compile(
     rb"(?:^|[\s|\"])(?:export )?(?P<name>" + _SECRET_NAME + rb") ?= ?(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"']*)",
     re.MULTILINE | re.IGNORECASE,
 )
-_PATH_OR_ADDRESS = re.compile(rb"[./~]|\w+://|file:")
+_ADDRESS = re.compile(rb"\w+://|file:")
+# A path below a folder that systems have may hold anything; elsewhere its parts have to be words, with a number at
+# most: passwords that were drawn begin with a slash, too.
+_KNOWN_PATH = re.compile(
+    rb"/(?:app|bin|certs?|config|data|dev|etc|home|lib|mnt|models|nix|opt|proc|root|run|secrets|srv|sys|tmp|usr|var"
+    rb"|vault|work|workspace)/[\w./@%~${}*+-]+"
+)
+_BEGINNING = re.compile(rb"(?:~[a-z]*|\.{1,2})?/")
+_WORD = re.compile(rb"(?:[A-Z]+|[A-Z]?[a-z]+(?:[A-Z][a-z]{2,})*)(?:\d{1,4}(?:[a-z]{3,})?)?|\w{1,4}|\d+")
+_LONGEST_PATH = 512
 
 
 def in_settings(data: bytes) -> list[str]:
@@ -191,9 +201,20 @@ def in_settings(data: bytes) -> list[str]:
     for found in _SETTING.finditer(data):
         value = found["value"].strip(b"\"'")
         is_setting = re.fullmatch(rb"yes|no|on|off|auto|default|\d{1,4}", value) is not None
-        if not (is_setting or is_placeholder(value) or _PATH_OR_ADDRESS.match(value)):
+        if not (is_setting or is_placeholder(value) or _ADDRESS.match(value) or _is_path(value)):
             return [f"value of {found['name'].decode()}"]
     return []
+
+
+def _is_path(value: bytes) -> bool:
+    """Whether a value begins with a path; what follows a sign of the shell's is no part of it."""
+    path = re.split(rb"[;&|)<>,:]", value[:_LONGEST_PATH], maxsplit=1)[0]
+    if _KNOWN_PATH.fullmatch(path) or re.fullmatch(rb"(?:\.[a-z]+)+", path):
+        return True
+    beginning = _BEGINNING.match(path)
+    words = [word for word in re.split(rb"[/._@-]+", path[beginning.end() :]) if word] if beginning else []
+    several = not path.startswith(b"/") or path.rstrip(b"/").count(b"/") > 1
+    return several and bool(words) and all(_WORD.fullmatch(word) for word in words)
 
 
 def _netrc(data: bytes) -> list[str]:
