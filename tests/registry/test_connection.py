@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from images import image, patience, sha256
 from proxy import Proxy
 
-from workbench.errors import MachineLacks
-from workbench.registry.auth import challenge
+from workbench.errors import MachineLacks, StepFailed
+from workbench.registry.auth import Authorization, challenge
 from workbench.registry.credentials import Account, account_for
 from workbench.registry.errors import Answer, Passing, refused, retry_after, unreachable
 from workbench.registry.http import Session, is_plain
@@ -299,6 +299,20 @@ def test_status_and_code_say_what_happened_and_words_only_where_they_do_not(
     said, tried_again = told(status, code, message)
     assert expected in said
     assert tried_again is again
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"errors": 1}', b'{"errors": [1]}', b"\xff", b"NaN"])
+def test_an_answer_of_another_form_has_no_codes(body: bytes) -> None:
+    assert Answer(400, {}, body).codes == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"1", b'{"token": 1}', b'{"token": "x", "expires_in": [1]}', b'{"token": "x y"}']
+)
+def test_an_answer_of_a_token_server_of_another_form_is_said(body: bytes) -> None:
+    authorization = Authorization("r.example", lambda *_: Answer(200, {}, body))
+    with pytest.raises(StepFailed, match="no usable token"):
+        authorization.renew(None, 'Bearer realm="https://t.example/"', "r.example/a")
 
 
 def test_a_refusal_that_speaks_of_a_quota_has_that_in_its_cure() -> None:

@@ -476,7 +476,9 @@ def test_a_registry_that_lists_a_subject_by_itself_needs_no_tag(tmp_path: Path, 
     assert target.resolve(subject.replace(":", "-")) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"manifests":[{"digest":"x","size":1}]}', b'{"manifests":{}}x'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[" * 100_000, b"[]", b'{"manifests":[{"digest":"x","size":1}]}', b'{"manifests":{}}x']
+)
 def test_a_list_of_referrers_that_is_none_is_said(faulty: Proxy, repository: str, body: bytes) -> None:
     kind = "application/vnd.oci.image.index.v1+json"
     faulty.answer("GET", 200, "/referrers/", body=body, Content_Type=kind)

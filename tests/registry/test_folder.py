@@ -9,8 +9,9 @@ import pytest
 from images import MANIFEST, artifact, image, sha256
 
 from workbench.errors import MachineLacks, StepFailed, UsageError
+from workbench.provenance.referrers import newest
 from workbench.registry.folder import Folder
-from workbench.registry.layout import Layout, digest_of
+from workbench.registry.layout import REF_NAME, Layout, digest_of
 from workbench.registry.push import push
 from workbench.registry.where import open_target
 from workbench.steps import Emit
@@ -122,3 +123,37 @@ def test_an_image_keeps_its_name_when_its_referrers_come(target: Folder, parts: 
     target.add_manifest(artifact(digest_of(parts["manifest"]), "text/sbom"), MANIFEST)
     assert target.resolve("digits") == digest_of(parts["manifest"])
     assert json.loads((target.layout.folder / "index.json").read_bytes())["schemaVersion"] == 2
+
+
+NESTED = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        NESTED,
+        b'{"schemaVersion": 2, "manifests": ["x"]}',
+        b'{"schemaVersion": 2, "manifests": [{"digest": 1}]}',
+        b'{"schemaVersion": 2, "manifests": [{"digest": "%s", "annotations": null}]}',
+        b'{"schemaVersion": 2, "manifests": [{"digest": "%s", "annotations": {"%%": 1}}]}',
+    ],
+)
+def test_an_index_that_is_none_is_said(target: Folder, index: bytes) -> None:
+    (target.layout.folder / "index.json").write_bytes(index.replace(b"%s", sha256(b"x").encode()).replace(b"%%", REF_NAME.encode()))
+    with pytest.raises(UsageError, match="not an OCI image index"):
+        target.resolve("digits")
+    with pytest.raises(UsageError, match="not an OCI image index"):
+        target.referrers(sha256(b"x"))
+
+
+@pytest.mark.parametrize("change", [{"config": 1}, {"config": None, "artifactType": 1}, {"annotations": 1}])
+def test_a_referrer_of_another_form_is_no_harm(
+    target: Folder, parts: dict[str, Path], change: dict[str, object]
+) -> None:
+    subject = digest_of(parts["manifest"])
+    document = json.loads(artifact(subject, "text/x")) | change
+    digest = target.layout.add_bytes(json.dumps(document).encode())
+    target.layout.list({"mediaType": MANIFEST, "digest": digest, "size": 1})
+    target.layout.list({"digest": target.layout.add_bytes(NESTED), "size": 1})
+    assert [each["digest"] for each in target.referrers(subject)] == [digest]
+    assert newest(target, subject, "sbom") == []

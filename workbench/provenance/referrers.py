@@ -23,6 +23,8 @@ from workbench.store import canonical
 EMPTY = b"{}"
 MAX_BYTES = 16 << 20
 MAX_MANIFEST = 4 << 20
+MOST = 64
+"""So many machines do not attach at once."""
 
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _AGAIN = "Push again: workbench run RECIPE."
@@ -54,14 +56,28 @@ class Attached:
 
 def newest(target: Target, subject: str, kind: str) -> list[Attached]:
     """The artifacts of ``kind`` beside the image ``subject`` that none replaces: one as a rule, none where nothing was
-    attached, several where machines attached at once. Raises StepFailed for one that is damaged or no artifact."""
-    return [_read(target, subject, digest) for digest in _heads(target.referrers(subject, KINDS[kind]), KINDS[kind])]
+    attached, several where machines attached at once. Raises StepFailed for one that is damaged or no artifact, and for
+    more than anybody attaches."""
+    heads = _heads(target.referrers(subject, KINDS[kind]), KINDS[kind])
+    if len(heads) > MOST:
+        raise StepFailed(
+            f"There are {len(heads)} artifacts with a {kind} beside {target.name}@{subject}, none of which replaces "
+            "another.",
+            "Remove them from the registry, then push again.",
+        )
+    return [_read(target, subject, digest) for digest in heads]
 
 
 def _heads(there: Sequence[Descriptor], artifact_type: str) -> list[str]:
     found = [one for one in there if one.get("artifactType") == artifact_type]
-    replaced = {digest for one in found for digest in DIGEST.findall((one.get("annotations") or {}).get(REPLACES, ""))}
+    replaced = {digest for one in found for digest in _replaced(one)}
     return sorted({str(one["digest"]) for one in found} - replaced)
+
+
+def _replaced(one: Descriptor) -> list[str]:
+    annotations = one.get("annotations")
+    said = annotations.get(REPLACES) if isinstance(annotations, dict) else None
+    return DIGEST.findall(said) if isinstance(said, str) else []
 
 
 def _read(target: Target, subject: str, digest: str) -> Attached:
@@ -70,7 +86,7 @@ def _read(target: Target, subject: str, digest: str) -> Attached:
         manifest = json.loads(data)
         usable = manifest["subject"]["digest"] == subject and manifest["layers"]
         usable = usable and all(_usable(layer) for layer in manifest["layers"])
-    except (ValueError, KeyError, TypeError):
+    except (RecursionError, ValueError, KeyError, TypeError):
         usable = False
     if not usable:
         raise StepFailed(f"The artifact {digest} beside {target.name}@{subject} is not usable.", _AGAIN)

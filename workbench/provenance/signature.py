@@ -192,6 +192,8 @@ def _layers(target: Target, digest: str) -> list[Mapping[str, Any]]:
     data, _ = target.manifest(tagged)
     try:
         layers: list[Mapping[str, Any]] = json.loads(data)["layers"]
+        if not isinstance(layers, list):
+            raise TypeError(type(layers))
         for layer in layers:
             if layer["mediaType"] == PAYLOAD:
                 base64.b64decode(layer["annotations"][ANNOTATION], validate=True)
@@ -233,10 +235,14 @@ def _says(payload: bytes, digest: str) -> bool:
     try:
         critical = json.loads(payload)["critical"]
         return bool(critical["image"]["docker-manifest-digest"] == digest and critical["type"] == TYPE)
-    except (ValueError, KeyError, TypeError):
+    except (RecursionError, ValueError, KeyError, TypeError):
         return False
 
 
-def identity_of(payload: bytes) -> str:
-    """The repository that a payload names."""
-    return str(json.loads(payload)["critical"]["identity"]["docker-reference"])
+def identity_of(payload: bytes) -> str | None:
+    """The repository that a payload names; None where it names none."""
+    try:
+        named = json.loads(payload)["critical"]["identity"]["docker-reference"]
+    except (RecursionError, ValueError, KeyError, TypeError):
+        return None
+    return named if isinstance(named, str) and named else None

@@ -64,10 +64,10 @@ def dependencies(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
         yield {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
     try:
         yield from _pins(artifacts)
+        for tool, version in sorted(artifacts.toolchain.items()):
+            yield {"name": f"tool {tool}", "uri": wheel_purl(tool, version)}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(f"The lock's pins are not usable ({error!r}).", "Run the recipe again.") from error
-    for tool, version in sorted(artifacts.toolchain.items()):
-        yield {"name": f"tool {tool}", "uri": wheel_purl(tool, version)}
 
 
 def _pins(artifacts: Artifacts) -> Iterator[dict[str, Any]]:

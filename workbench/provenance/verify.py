@@ -295,7 +295,8 @@ def _signature(subject: Subject, name: str, digest: str, key: EllipticCurvePubli
     if key is None:
         return Check(name, "not checked", "signed, not checked (no key)" if found else "not signed")
     if (valid := signature.valid_among(found, digest, key)) is not None:
-        return Check(name, "ok", f"as {signature.identity_of(valid.payload)}")
+        named = signature.identity_of(valid.payload)
+        return Check(name, "ok", f"as {named}") if named else Check(name, "differs", "its payload names no repository")
     if found:
         return Check(name, "differs", f"{len(found)} there, none by this key for this image")
     return Check(name, "missing", "not signed")

@@ -134,7 +134,7 @@ def _read_token(body: bytes, host: str) -> tuple[str, float]:
     try:
         said: dict[str, Any] = json.loads(body)
         token, ends_s = said.get("token") or said["access_token"], float(said.get("expires_in") or _ENDS_S)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise _unusable(host) from None
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise _unusable(host)

@@ -63,7 +63,7 @@ class Answer:
         try:
             errors = json.loads(self.body)["errors"]
             return [error["code"] for error in errors if error["code"] in _CODES]
-        except (ValueError, KeyError, TypeError):
+        except (RecursionError, ValueError, KeyError, TypeError):
             return []
 
     @property

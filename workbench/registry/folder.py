@@ -129,7 +129,8 @@ class Folder:
         refers = document.get("subject")
         if not isinstance(refers, dict) or refers.get("digest") != subject or not self.layout.has(entry["digest"]):
             return None
-        return as_referrer(document, entry["digest"], len(data), entry.get("mediaType") or document["mediaType"])
+        media_type = str(entry.get("mediaType") or document.get("mediaType"))
+        return as_referrer(document, entry["digest"], len(data), media_type)
 
     def _listed(self) -> dict[str, Descriptor]:
         return {entry["digest"]: entry for entry in self.layout.index()["manifests"]}
@@ -138,6 +139,6 @@ class Folder:
 def _document(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data)
-    except ValueError:
+    except (RecursionError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

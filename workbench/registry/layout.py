@@ -71,8 +71,8 @@ class Layout:
         try:
             index = json.loads(path.read_bytes())
             usable = isinstance(index["manifests"], list) and index["schemaVersion"] == 2
-            usable = usable and all(_DIGEST.fullmatch(entry["digest"]) for entry in index["manifests"])
-        except (ValueError, KeyError, TypeError):
+            usable = usable and all(_is_usable(entry) for entry in index["manifests"])
+        except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
             usable = False
         if not usable:
             raise UsageError(f"{path} is not an OCI image index.", "Push to another folder, or move this one away.")
@@ -120,7 +120,7 @@ class Layout:
             return
         try:
             version = json.loads(path.read_bytes())["imageLayoutVersion"]
-        except (ValueError, KeyError, TypeError):
+        except (RecursionError, ValueError, KeyError, TypeError):
             version = None
         if version != LAYOUT_VERSION:
             raise UsageError(
@@ -199,6 +199,12 @@ class Layout:
         finally:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
+
+
+def _is_usable(entry: Mapping[str, Any]) -> bool:
+    annotations = entry.get("annotations", {})
+    named = isinstance(annotations, dict) and isinstance(annotations.get(REF_NAME, ""), str)
+    return named and _DIGEST.fullmatch(entry["digest"]) is not None
 
 
 def _make_durable(descriptor: int) -> None:

@@ -31,6 +31,7 @@ MANIFESTS = (
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
 _READ = 256 << 10
 _PAGES = 100
+_REFERRERS = 10_000
 _RACES = 5
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -177,6 +178,8 @@ class Remote:
             further = re.search(r'<([^>]+)>\s*;[^,]*rel="?next"?', answer.headers.get("link", ""))
             if not further:
                 return found
+            if len(found) > _REFERRERS:
+                break
             url = urljoin(f"{self._session.base}{url}", further[1])
         raise StepFailed(f"{self.name} lists the referrers of {digest} without end.", "Look at that registry.")
 
@@ -205,7 +208,7 @@ class Remote:
             )
 
     def _entries(self, body: bytes) -> list[Descriptor]:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(RecursionError, ValueError, KeyError, TypeError):
             entries = json.loads(body)["manifests"]
             if all(_DIGEST.fullmatch(entry["digest"]) and entry["size"] >= 0 for entry in entries):
                 return list(entries)

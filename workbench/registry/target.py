@@ -65,7 +65,8 @@ class Target(Protocol):
 
 def as_referrer(document: Mapping[str, Any], digest: str, size: int, media_type: str) -> Descriptor:
     """How a manifest with a subject is listed: with its type and annotations, as the specification asks."""
-    kind = document.get("artifactType") or document.get("config", {}).get("mediaType")
+    config = document.get("config")
+    kind = document.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
     found = {"mediaType": media_type, "digest": digest, "size": size, "artifactType": kind}
     found["annotations"] = document.get("annotations")
     return {key: value for key, value in found.items() if value is not None}
