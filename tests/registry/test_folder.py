@@ -139,7 +139,8 @@ NESTED = b"[" * 100_000
     ],
 )
 def test_an_index_that_is_none_is_said(target: Folder, index: bytes) -> None:
-    (target.layout.folder / "index.json").write_bytes(index.replace(b"%s", sha256(b"x").encode()).replace(b"%%", REF_NAME.encode()))
+    index = index.replace(b"%s", sha256(b"x").encode()).replace(b"%%", REF_NAME.encode())
+    (target.layout.folder / "index.json").write_bytes(index)
     with pytest.raises(UsageError, match="not an OCI image index"):
         target.resolve("digits")
     with pytest.raises(UsageError, match="not an OCI image index"):
