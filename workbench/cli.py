@@ -138,6 +138,38 @@ def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
 
 
 @app.command()
+def new(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file of this project")],
+    evaluate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to score variants on")] = None,
+    calibrate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to take ranges from")] = None,
+    name: Annotated[str, typer.Option(help="the recipe's name; the model's without")] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="RECIPE", help="where to; recipes/NAME.yaml without")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the recipe, write nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a recipe that is there")] = False,
+    json: Json = False,
+) -> None:
+    """Inspect a model and write a first recipe for it, with reasons."""
+    from json import dumps
+
+    from workbench.new import draft, write
+
+    found = draft(model, evaluate=evaluate, calibrate=calibrate, name=name, output=output, force=force)
+    if not dry_run:
+        write(found, force=force)
+    if json:
+        typer.echo(dumps(found.as_json(written=not dry_run), indent=2, ensure_ascii=False))
+    elif dry_run:
+        typer.echo(found.text, nl=False)
+    else:
+        typer.echo(found.shown)
+    if not dry_run:
+        first = f"make {found.lacks} (the recipe says how), then: " if found.lacks else ""
+        typer.echo(f"Look it over. Next: {first}workbench run {found.shown}", err=True)
+
+
+@app.command()
 def replay(
     recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
     level: Annotated[str, typer.Option(help="exact: every digest and figure; figures: only the figures")] = "exact",
