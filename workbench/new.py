@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ from workbench.advise import Choice
 from workbench.errors import UsageError
 from workbench.fitting import Fitting, beside, for_calibration, for_evaluation, look
 from workbench.project import project_of
-from workbench.schema import FORMAT
+from workbench.recipe_text import recipe_text, yaml_value
 
-_WIDTH = 78
 _MISSING = "evaluate.npz"
 """What the evaluation data is called where there is none yet, beside the model."""
 
@@ -74,7 +71,7 @@ def draft(
     summary = inspect(project / source)
     data, others = _data(project, source, summary["signature"], evaluate, calibrate)
     choices = tuple(_choices(name, source, summary, data, others))
-    text = _text(choices, _hints(summary, data[0]), model.name, path)
+    text = recipe_text(choices, _hints(summary, data[0]), model.name, path.relative_to(project).as_posix())
     lacks = "" if data[0] else _inside_of(source, _MISSING)
     _check(text, path, lacks)
     return Draft(path, text, choices, lacks)
@@ -169,17 +166,17 @@ def _choices(
     signature = summary["signature"]
     ends = [", ".join(map(in_words, signature[role])) for role in ("inputs", "outputs")]
     evaluate, calibrate = data
-    yield Choice("name", _yaml(name), "")
-    yield Choice("model.source", _yaml(source), f"{ends[0]} -> {ends[1]}.")
+    yield Choice("name", yaml_value(name), "")
+    yield Choice("model.source", yaml_value(source), f"{ends[0]} -> {ends[1]}.")
     if evaluate is None:
         yield _to_be_made(source, signature, others)
     else:
         scored = f"{evaluate.samples} samples that every variant is scored and timed on"
         labelled = ", with labels" if evaluate.labels is not None else ""
-        yield Choice("data.evaluate", _yaml(evaluate.path), f"{scored}{labelled}.")
+        yield Choice("data.evaluate", yaml_value(evaluate.path), f"{scored}{labelled}.")
     if calibrate is not None:
         why = f"{calibrate.samples} samples that the ranges of 8-bit activations are taken from."
-        yield Choice("data.calibrate", _yaml(calibrate.path), why)
+        yield Choice("data.calibrate", yaml_value(calibrate.path), why)
     judged = advise.metric(signature, evaluate)
     yield judged
     yield from advise.variants(summary, calibrate)
@@ -206,23 +203,7 @@ def _to_be_made(source: str, signature: Mapping[str, Any], others: Sequence[str]
         f"    numpy.savez({path!r}, {arrays}, y=...)",
         "Then workbench new --force looks at it, and chooses by what is in it.",
     ]
-    return Choice("data.evaluate", _yaml(path), "\n".join(lines))
-
-
-def _plain(text: str) -> str:
-    """Text from a model or a file name, in a line and without what a terminal would obey."""
-    return "".join(each if each.isprintable() else "?" for each in text)
-
-
-def _yaml(text: str) -> str:
-    """The text as a YAML value: bare where that means the same."""
-    from json import dumps
-
-    try:
-        bare = document.parse(f"value: {text}", Path("value")).data == {"value": text}
-    except UsageError:
-        bare = False
-    return text if bare else dumps(text, ensure_ascii=False)
+    return Choice("data.evaluate", yaml_value(path), "\n".join(lines))
 
 
 def _hints(summary: Mapping[str, Any], data: Fitting | None) -> dict[str, tuple[str, ...]]:
@@ -232,36 +213,6 @@ def _hints(summary: Mapping[str, Any], data: Fitting | None) -> dict[str, tuple[
     if len(inputs) == 1 and inputs[0]["dtype"].startswith("float"):
         found["model"] = advise.preprocessing(data)
     return found
-
-
-def _text(choices: Sequence[Choice], hints: Mapping[str, Sequence[str]], model: str, path: Path) -> str:
-    """The recipe: a section for each first part of the choices' names, above each choice why it was made."""
-    yaml = _shown(path)
-    lines = [
-        *_comment(f"{model}, from a file to a pushed image: workbench run {yaml}", ""),
-        *_comment("Everything here is yours to change. All keys there are: workbench schema", ""),
-        f"workbench: {FORMAT}",
-    ]
-    for section, grouped in groupby(choices, lambda choice: choice.what.partition(".")[0]):
-        found = list(grouped)
-        whole = found[0].what == section
-        indent = "" if whole else "  "
-        lines += [*([""] if found[0].why or not whole else []), *([] if whole else [f"{section}:"])]
-        for choice in found:
-            key = choice.what.partition(".")[2] or section
-            lines += [*_comment(choice.why, indent), f"{indent}{key}: {choice.value}"]
-        for hint in hints.get(section, ()):
-            lines += _comment(hint, indent)
-    return "\n".join(lines) + "\n"
-
-
-def _comment(why: str, indent: str) -> list[str]:
-    """The text as comments; a line of it that is indented stays as it is."""
-    lines = []
-    for line in map(_plain, filter(None, why.split("\n"))):
-        keep = line.startswith(" ")
-        lines += [line] if keep else textwrap.wrap(line, _WIDTH - len(indent) - 2, break_on_hyphens=False)
-    return [f"{indent}# {line}" for line in lines]
 
 
 def _check(text: str, path: Path, lacks: str) -> None:
