@@ -88,7 +88,7 @@ def test_the_tars_hold_all_with_one_time_and_owner_and_the_digest_that_is_said(t
         path = tmp_path / "context" / name
         assert f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == diff_id
         with tarfile.open(path) as tar:
-            assert {(member.mtime, member.uid, member.gid, member.uname) for member in tar} == {(1234, 0, 0, "")}
+            assert {(member.mtime, member.uid, member.gid, member.uname) for member in tar} == {(1234, 0, 0, "root")}
             files = {member.name for member in tar if member.isfile()}
         assert files == {path for path in laid_out.files if path.startswith("models/") == (name == "model.tar")}
     assert set(tree_entries([tmp_path / "context" / "model.tar"])) == {

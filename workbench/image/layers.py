@@ -202,8 +202,9 @@ def write_layer(
 def write_tar(path: Path, entries: Iterable[Entry], created: int) -> tuple[str, dict[str, str]]:
     """Writes the entries, in order, as the tar ``path``; its ``diff_id``, and the sha256 of each file by path.
 
-    It is in the form in which an engine writes the layer that it makes of this tar: Go's ``archive/tar`` in PAX format,
-    with the kind of each entry in its mode as well (Docker's ``archive.FileInfoHeader``). Raises StepFailed where
+    It is in the form in which Docker 20.10 writes the layer that it makes of this tar: Go's ``archive/tar`` in PAX
+    format with the owner's name, and with the kind of each entry in its mode as well (Docker's
+    ``archive.FileInfoHeader``; later releases leave the name out). Raises StepFailed where
     entries contradict each other.
     """
     whole, files = hashlib.sha256(), {}
@@ -214,7 +215,7 @@ def write_tar(path: Path, entries: Iterable[Entry], created: int) -> tuple[str, 
             file.write(data)
 
         for entry in in_order(entries):
-            write(_with_kind_in_mode(_header(entry, created), entry))
+            write(_as_engines_do(_header(entry, created), entry))
             if entry.open is not None:
                 content = hashlib.sha256()
                 for piece in _pieces(entry):
@@ -226,16 +227,17 @@ def write_tar(path: Path, entries: Iterable[Entry], created: int) -> tuple[str, 
     return f"sha256:{whole.hexdigest()}", files
 
 
-_MODE, _SUM = slice(100, 108), slice(148, 156)
 _KIND_BITS = {"file": stat.S_IFREG, "folder": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 
 
-def _with_kind_in_mode(header: bytes, entry: Entry) -> bytes:
-    """The last block of a header, which is the entry's own, with the other mode and its new sum."""
+def _as_engines_do(header: bytes, entry: Entry) -> bytes:
+    """A header with these fields of its last block, the entry's own, as engines write them (POSIX ustar, by offset)."""
     block = bytearray(header[-tarfile.BLOCKSIZE :])
-    block[_MODE] = b"%07o\0" % (entry.mode | _KIND_BITS[entry.kind])
-    block[_SUM] = b" " * 8
-    block[_SUM] = b"%06o\0 " % sum(block)
+    block[100:108] = b"%07o\0" % (entry.mode | _KIND_BITS[entry.kind])
+    block[265:269] = block[297:301] = b"root"  # owner and group
+    block[329:345] = b"0000000\0" * 2  # device
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
     return header[: -tarfile.BLOCKSIZE] + bytes(block)
 
 
