@@ -107,6 +107,13 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
     return Outputs(outputs.files, {**outputs.values, **facts})
 
 
+def check_engine() -> None:
+    """Raises MachineLacks where no engine answers, or no command line here can build with BuildKit."""
+    with connect() as client, _typed("asking the engine"):
+        client.ping()
+    buildkit.find_cli()
+
+
 @contextlib.contextmanager
 def _typed(doing: str) -> Iterator[None]:
     """What the engine's client raises, as errors for the user."""
