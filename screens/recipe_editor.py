@@ -86,6 +86,8 @@ class RecipeEditor(Vertical):
 
     def _load(self, text: str) -> None:
         at = self.area.cursor_location
+        if text.count("\r\n") != text.count("\n"):
+            text = text.replace("\r\n", "\n")  # of mixed line ends the area would make all the longer ones
         if text != self.area.text:
             self.area.load_text(text)
             self.area.move_cursor(self.area.clamp_visitable(at))
