@@ -154,7 +154,7 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="overwrite a recipe that is there")] = False,
     json: Json = False,
 ) -> None:
-    """Inspect a model and write a first recipe for it, with reasons."""
+    """Write a first recipe for a model, with reasons."""
     from json import dumps
 
     from workbench.new import draft, write
@@ -279,7 +279,7 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @app.command()
 def gc(json: Json = False) -> None:
-    """Remove what no newest run of a recipe needs, from store and engine."""
+    """Remove what no newest run needs, from store and engine."""
     from screens.tables import print_table
     from workbench.gc import collect
 
