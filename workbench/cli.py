@@ -526,6 +526,11 @@ def push(
         typer.echo(dumps(stored, indent=2))
         return
     typer.echo(f"{stored['reference']} {stored['digest']}; the recipe may name the files there:", err=True)
+    if stored["only_here"]:
+        typer.echo(
+            "That is a folder of this machine: for others, store them in a registry with --to REGISTRY/NAME:TAG.",
+            err=True,
+        )
     typer.echo(as_recipe_lines(stored["sources"]))
 
 
