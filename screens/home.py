@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.app import ComposeResult
@@ -17,10 +17,13 @@ from screens.blocks import Cell, cell
 from screens.command import Command
 from screens.command_bar import CommandBar
 from screens.progress import GLYPHS
-from screens.stage import Say
+from screens.stage import Say, Written
 from screens.table import Rows
 from screens.view import ProjectView, RunView
 from screens.words import ABSENT, clock, safe, short
+
+if TYPE_CHECKING:
+    from screens.dialog import Carried
 
 RECIPES = ("recipe", "state", "choice", "image")
 RUNS = ("run", "state", "steps", "now", "time")
@@ -77,6 +80,7 @@ class HomeScreen(Screen[None]):
 
     AUTO_FOCUS = "#recipes"
     BINDINGS = [
+        Binding("n", "new", "New", id="home.new", tooltip="write a first recipe for a model"),
         Binding("r", "run_recipe", "Run", id="home.run", tooltip="carry out the recipe under the cursor"),
         Binding("p", "replay", "Replay", id="home.replay", tooltip="make the recipe's artifacts again and compare"),
         Binding("c", "cancel_run", "Cancel", id="home.cancel", tooltip="stop the run under the cursor"),
@@ -137,6 +141,15 @@ class HomeScreen(Screen[None]):
         """Asks what this machine has."""
         answer = await Command(("doctor", "--json"), self._project).answer()
         self.query_one("#machine", Rows).show(machine_rows(answer.json() or []))
+
+    def action_new(self) -> None:
+        from screens.new import NewForm
+
+        self.app.push_screen(NewForm(self._project), self._written)
+
+    def _written(self, carried: Carried | None) -> None:
+        if carried is not None:
+            self.post_message(Written(carried.answer.stdout.strip(), carried.command))
 
     def action_run_recipe(self) -> None:
         if recipe := self.query_one("#recipes", Rows).key_at_cursor:

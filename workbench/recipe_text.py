@@ -22,7 +22,7 @@ def recipe_text(choices: Sequence[Choice], hints: Mapping[str, Sequence[str]], m
     ``hints`` are comments at the end of a section.
     """
     lines = [
-        *_comment(f"{model}, from a file to a pushed image: workbench run {path}", ""),
+        *_comment(f"From {model} to a pushed image: workbench run {path}", ""),
         *_comment("Everything here is yours to change. All keys there are: workbench schema", ""),
         f"workbench: {FORMAT}",
     ]
