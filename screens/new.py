@@ -84,9 +84,10 @@ class NewForm(Dialog):
             self._show("")
             return
         self._show(str(found.get("text", "")))
-        self._offer({mapping(each).get("what"): str(mapping(each).get("value")) for each in items(found, "choices")})
         lacks = str(found.get("lacks") or "")
-        self.say(f"No samples fit yet: make {lacks} as the recipe says." if lacks else "")
+        chosen = {mapping(each).get("what"): str(mapping(each).get("value")) for each in items(found, "choices")}
+        self._offer({what: value for what, value in chosen.items() if not (lacks and what == "data.evaluate")})
+        self.say(f"No samples fit yet: make {lacks} as the recipe says, or name some." if lacks else "")
 
     @on(Input.Changed, "#model")
     def _filter(self) -> None:
