@@ -48,7 +48,7 @@ def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, comm
             for name in ("recipes", "runs", "machine")
             for cell in home.query_one(f"#{name}", Rows).get_row_at(1 if name == "machine" else 0)
         ]
-        assert "as locked" in shown
+        assert {"✓ as locked", "356.1 KiB ×0.26", "56.1 µs ×0.42"} <= set(shown)  # noqa: RUF001
         assert "✓ done" in shown
         assert "missing; apt-get install git" in shown
 
