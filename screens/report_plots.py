@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from screens import words
 from screens.candidates import Candidate, axes, points
 from screens.html import el
 from screens.pareto import Axis, Point, Scale, front, scale_of
-from screens.samples import LEAST, ROLLED, Window, bucket_end, over_time
+from screens.samples import LEAST, ROLLED, Sensor, Window, bucket_end, over_time
 from screens.svg import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, path, plot
-from screens.words import interval_of, number
+from screens.variants import Variant
+from screens.words import interval_of, mapping, number
 
 UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 _SPAN = 5.0
@@ -92,7 +94,7 @@ def _name(point: Point, x: int, y: int, boxes: list[Box]) -> Iterator[Element]:
     spots = ((x + 10, y - 8), (x - 10 - long, y - 8), (x - long // 2, y - 26), (x - long // 2, y + 10))
     for left, top in (*spots, *((at, up + 16) for at, up in spots)):
         box = (left, top, left + long, top + 16)
-        inside = left >= LEFT + 2 and box[2] <= WIDTH - 2 and top >= 0 and box[3] <= HEIGHT - 44
+        inside = left >= LEFT + 2 and box[2] <= WIDTH - 2 and top >= 16 and box[3] <= HEIGHT - 44
         if inside and not any(_overlap(box, other) for other in boxes):
             boxes.append(box)
             yield el("text", name, x=left, y=top + 12, class_=f"name {point.mark}".strip())
@@ -103,8 +105,11 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def latency_over_time(series: Mapping[str, Sequence[Window]]) -> Element | None:
-    """p50, p95 and p99 of each run of a target since the first began; None where no percentile has its samples."""
+def latency_over_time(series: Mapping[str, Sequence[Window]]) -> tuple[Element | None, str]:
+    """p50, p95 and p99 of each run of a target since the first began, and which of them never had their samples.
+
+    None where none had.
+    """
     begun = min((windows[0].time for windows in series.values() if windows), default=0.0)
     found: dict[str, list[list[tuple[float, float | None]]]] = {level: [] for level in LEAST}
     for windows in series.values():
@@ -116,7 +121,7 @@ def latency_over_time(series: Mapping[str, Sequence[Window]]) -> Element | None:
     every = [point for runs in found.values() for run in runs for point in run]
     most = max((value for _, value in every if value is not None), default=0.0)
     if most <= 0:
-        return None
+        return None, ", ".join(LEAST)
     unit, scale = unit_of(most)
     frame = Frame(Scale(0.0, max(max(time for time, _ in every), 1e-3)), Scale(0.0, most / scale * 1.08))
     drawn = frame.axes("seconds", f"latency, {unit}", _plain, _plain)
@@ -125,8 +130,9 @@ def latency_over_time(series: Mapping[str, Sequence[Window]]) -> Element | None:
             line = [None if at is None else (frame.across(time), frame.up(at / scale)) for time, at in run]
             if any(point is not None for point in line):
                 drawn.append(path(line, f"line {level}"))
-    levels = [level for level, runs in found.items() if any(value is not None for run in runs for _, value in run)]
-    return plot(f"{', '.join(levels)} over {every[-1][0]:.0f} s", drawn)
+    has = {level: any(value is not None for run in runs for _, value in run) for level, runs in found.items()}
+    told = ", ".join(level for level in has if has[level])
+    return plot(f"{told} over {every[-1][0]:.0f} s", drawn), ", ".join(level for level in has if not has[level])
 
 
 def histogram(found: Mapping[str, Histogram], marks: Sequence[tuple[str, Any, Any]] = ()) -> Element | None:
@@ -174,7 +180,69 @@ def _figure(frame: Frame, label: str, value: Any, around: Any, scale: float) -> 
     x, ground = frame.across(found / scale), frame.up(0.0)
     if interval:
         left, right = (frame.across(each / scale) for each in interval)
-        yield el("rect", x=left, y=TOP + 6, width=max(right - left, 1), height=ground - TOP - 6, class_="band")
-    yield el("line", x1=x, x2=x, y1=TOP + 6, y2=ground, class_=f"mark {label}")
+        yield el("rect", x=left, y=TOP, width=max(right - left, 1), height=ground - TOP, class_="band")
+    yield el("line", x1=x, x2=x, y1=TOP, y2=ground, class_=f"mark {label}")
     anchor = "end" if x > WIDTH - RIGHT - 30 else "middle"
-    yield el("text", label, x=x, y=TOP + 2, text_anchor=anchor, class_=f"name {label}")
+    yield el("text", label, x=x, y=TOP - 4, text_anchor=anchor, class_=f"name {label}")
+
+
+def machine(sensors: Sequence[Sensor], start: float, end: float) -> tuple[Element | None, Element | None]:
+    """The load of all cores in percent, and the memory in use in GiB, over the time of the run."""
+    shown = [each for each in sensors if start <= each.time <= end]
+    if len(shown) < 2:
+        return None, None
+    most = max(each.memory_total for each in shown) / 2**30
+    pictures = []
+    for values, top, title in (
+        ([each.cpu for each in shown], 100.0, "% of all cores"),
+        ([each.memory_used / 2**30 for each in shown], most, "GiB"),
+    ):
+        frame = Frame(Scale(0.0, end - start), Scale(0.0, max(top, *values, 1e-9)), height=160)
+        drawn = frame.axes("seconds of the run", title, _plain, _plain)
+        line = [(frame.across(each.time - start), frame.up(value)) for each, value in zip(shown, values, strict=True)]
+        pictures.append(plot(title, [*drawn, path(line, "line p50")], height=160))
+    return pictures[0], pictures[1]
+
+
+def bars(original: Variant, compressed: Variant) -> Element | None:
+    """Size, latencies and metric of a variant under those of the original, each pair on a scale of its own."""
+    pairs = [(label, each) for label, each in _pairs(original, compressed) if all(number(v) for v, _, _ in each)]
+    drawn: list[Element] = []
+    for at, (label, pair) in enumerate(pairs):
+        y = 4 + at * 62
+        most = max(max(float(value), *(interval_of(around) or (0.0,))) for value, around, _ in pair)
+        drawn.append(el("text", label, x=0, y=y + 11, class_="name"))
+        for index, (value, around, said) in enumerate(pair):
+            top = y + 17 + index * 19
+            drawn.append(el("rect", x=0, y=top, width=_long(value, most), height=15, rx=2, class_=f"bar s{index}"))
+            if interval := interval_of(around):
+                low, high = (_long(each, most) for each in interval)
+                drawn.append(
+                    el("path", d=f"M{low} {top + 7}H{high}M{low} {top + 4}v7M{high} {top + 4}v7", class_="whisker")
+                )
+            drawn.append(el("text", said, x=_BARS + 12, y=top + 12))
+    told = "; ".join(f"{label}: {pair[0][2]} and {pair[1][2]}" for label, pair in pairs)
+    return plot(f"Original and {compressed.name}: {told}", drawn, 4 + len(pairs) * 62) if pairs else None
+
+
+_BARS = 300
+"""How long the longest bar of a pair is."""
+
+
+def _long(value: Any, most: float) -> int:
+    return min(max(round(float(value) / most * _BARS), 1), _BARS)
+
+
+def _pairs(*both: Variant) -> Iterator[tuple[str, list[tuple[Any, Any, str]]]]:
+    """What original and variant are compared in: the value of each, its interval, and both in words."""
+    yield "size of the model file", [(each.size, None, words.size(each.size)) for each in both]
+    for level in ("p50", "p99"):
+        found = [(each.percentiles.get(f"{level}_ns"), each.percentiles.get(f"{level}_interval_ns")) for each in both]
+        yield f"{level} in process", [(*each, _beside(words.latency(*each))) for each in found]
+    metrics = [mapping(each.evaluate, "metric") for each in both]
+    measured = [(each.get("value"), each.get("interval")) for each in metrics]
+    yield str(metrics[0].get("name", "metric")), [(*each, _beside(words.measured(*each))) for each in measured]
+
+
+def _beside(text: str) -> str:
+    return " ".join(text.split())

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from screens import words
-from screens.blocks import Tone
-from screens.present import change
+from screens import present, words
+from screens.blocks import Cell, Tone, cell
 from screens.variants import Variant, variants
-from screens.words import items, mapping, number, part, quantity
+from screens.words import items, mapping, number, quantity
 from workbench.events import RunState
 
 
@@ -19,7 +18,7 @@ class Tile:
 
     label: str
     value: str
-    basis: tuple[str, ...] = ()
+    basis: tuple[Cell, ...] = ()
     tone: Tone = ""
 
 
@@ -39,42 +38,37 @@ def _size(chosen: Variant, original: Variant | None) -> Iterator[Tile]:
     if size is None:
         return
     if chosen.name == "original" or not before:
-        yield Tile("Model size", words.size(size), (f"{chosen.name}",))
+        yield Tile("Model size", words.size(size), (cell(chosen.name),))
         return
-    times = f"{size / before:.2f}× the original's {words.size(before)}"  # noqa: RUF001
-    yield Tile("Model size", words.size(size), (times,), "good" if size < before else "bad")
+    share = f"{size / before:.2f}× the original's {words.size(before)}"  # noqa: RUF001
+    yield Tile("Model size", words.size(size), (cell(f"{chosen.name}, {share}"),), "good" if size < before else "bad")
 
 
 def _latency(chosen: Variant) -> Iterator[Tile]:
     latency, own = chosen.latency, chosen.percentiles
-    verdict = str(latency.get("verdict", ""))
-    basis = f"p50 {_beside(words.latency(own.get('p50_ns'), own.get('p50_interval_ns')))}"
-    held = [basis, _conditions(chosen)] if own else []
-    if number(latency.get("ratio")) is None:
-        if own:
-            value, _, around = words.latency(own.get("p50_ns"), own.get("p50_interval_ns")).partition("\n")
-            yield Tile("Median latency", value, (around, _conditions(chosen)))
+    if not own:
+        return
+    median = words.latency(own.get("p50_ns"), own.get("p50_interval_ns"))
+    if chosen.name == "original" or number(latency.get("ratio")) is None:
+        value, _, around = median.partition("\n")
+        yield Tile("Median latency", value, (cell(around), *_conditions(chosen)))
         return
     value, _, around = words.measured(latency.get("ratio"), latency.get("ratio_interval")).partition("\n")
-    tones: dict[str, Tone] = {"faster": "good", "slower": "bad"}
-    told = f"the original's: {verdict}" if verdict else "the original's"
-    yield Tile(
-        "Median latency",
-        f"{value}×",  # noqa: RUF001
-        (f"{around or '(no interval)'} of {told}", *held),
-        tones.get(verdict, ""),
-    )
+    verdict = str(latency.get("verdict", "no verdict"))
+    tone = present.VERDICT_TONES.get(verdict, "")
+    basis = (cell(f"{around or '(no interval)'} of the original's, {verdict}"), cell(f"p50 {_beside(median)}"))
+    yield Tile("Median latency", f"{value}×", (*basis, *_conditions(chosen)), tone)  # noqa: RUF001
 
 
-def _conditions(chosen: Variant) -> str:
+def _conditions(chosen: Variant) -> Iterator[Cell]:
     conditions, pairs = mapping(chosen.latency, "conditions"), number(chosen.latency.get("pairs"))
     threads, queries = number(conditions.get("threads")), number(chosen.percentiles.get("queries"))
-    said = ["in process"]
-    said += [f"{words.count(queries)} queries"] if queries is not None else []
+    said = ["in process", "threads unknown" if threads is None else quantity(int(threads), "thread")]
+    said += [quantity(int(queries), "query", "queries")] if queries is not None else []
     said += [quantity(int(pairs), "pair") + " of processes"] if pairs is not None else []
-    said += [quantity(int(threads), "thread")] if threads is not None else []
-    said += ["disturbed"] if conditions.get("disturbed") else []
-    return ", ".join(said)
+    yield cell(", ".join(said))
+    if conditions.get("disturbed"):
+        yield cell(conditions.get("sentence", words.DISTURBED), "warn")
 
 
 def _metric(chosen: Variant) -> Iterator[Tile]:
@@ -82,13 +76,14 @@ def _metric(chosen: Variant) -> Iterator[Tile]:
     if not metric:
         return
     name, samples = str(metric.get("name", "metric")), words.count(chosen.evaluate.get("samples"))
-    own = f"{name} {_beside(words.measured(metric.get('value'), metric.get('interval')))} over {samples} samples"
-    changed = change(chosen)
-    if number(part(chosen.evaluate, "compare", "drop")) is None or chosen.name == "original":
-        yield Tile(name.capitalize(), words.measured(metric.get("value"), None), (own,))
+    own = _beside(words.measured(metric.get("value"), metric.get("interval")))
+    changed = present.change(chosen)
+    if changed.text == words.ABSENT:
+        yield Tile(f"{name} of {chosen.name}", own.partition(" ")[0], (cell(f"{own} over {samples} samples"),))
         return
     value, *rest = changed.text.split("\n")
-    yield Tile(f"Change in {name}", value, (", ".join(rest), own), changed.tone)
+    basis = (cell(f"{', '.join(rest)}"), cell(f"now {own}"), cell(f"over {samples} samples"))
+    yield Tile(f"Change in {name}", value, basis, changed.tone)
 
 
 def _image(state: RunState) -> Iterator[Tile]:
@@ -96,11 +91,11 @@ def _image(state: RunState) -> Iterator[Tile]:
     if number(values.get("size")) is None:
         return
     layers = quantity(len(items(values, "layers")), "layer")
-    basis = [f"compressed; {words.size(values.get('uncompressed'))} unpacked, {layers}"]
-    basis.append(f"config {words.short(values.get('config'))}")
+    basis = [cell(f"compressed, {words.size(values.get('uncompressed'))} unpacked, {layers}")]
+    basis.append(cell(f"config {words.short(values.get('config'))}"))
     pushed = next((step.values for step in state.steps.values() if step.kind == "push" and step.values), {})
     if pushed.get("reference"):
-        basis.append(f"pushed to {pushed['reference']}")
+        basis.append(cell(f"pushed to {pushed['reference']}"))
     yield Tile("Image", words.size(values.get("size")), tuple(basis))
 
 

@@ -13,7 +13,7 @@ from screens.html import el
 from screens.pareto import Scale
 
 WIDTH, HEIGHT = 480, 264
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 42
 _LETTER = 7
 """How wide a letter of a plot is at most."""
 
@@ -38,7 +38,7 @@ class Frame:
         """Round values along both axes with lines in the field, and what is along them."""
         bottom, right = self.height - BOTTOM, WIDTH - RIGHT
         drawn = []
-        for value in self.y.ticks(5):
+        for value in self.y.ticks(max((self.height - TOP - BOTTOM) // 30, 2)):
             y = self.up(value)
             drawn.append(el("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid"))
             drawn.append(el("text", y_show(value), x=LEFT - 7, y=y + 4, text_anchor="end"))
@@ -54,7 +54,7 @@ class Frame:
         x_title += " (log)" if self.x.log else ""
         drawn.append(el("text", x_title, x=right, y=self.height - 6, text_anchor="end", class_="title"))
         if y_title:
-            drawn.append(el("text", y_title, x=4, y=TOP - 2, class_="title"))
+            drawn.append(el("text", y_title, x=0, y=12, class_="title"))
         return drawn
 
 
