@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -29,7 +29,7 @@ class Seen:
     state: RunState
     until: float = 0.0
     version: str = ""
-    samples: RunSamples = RunSamples()
+    samples: RunSamples = field(default_factory=RunSamples)
 
 
 def write_report(run: Path, path: Path) -> None:

@@ -53,7 +53,7 @@ def variants(state: RunState, samples: RunSamples) -> Iterator[Element]:
     every = candidates(state, {})
     compared = next((each for each in found if each.chosen and each.name != "original"), None)
     original = next((each for each in found if each.name == "original"), None)
-    plots = []
+    plots: list[Element] = []
     if compared is not None and original is not None:
         caption = f"{compared.name} against the original"
         plots += _figure(bars(original, compared), caption, ("s0", "original"), ("s1", compared.name))

@@ -77,7 +77,11 @@ def _whiskers(frame: Frame, point: Point) -> Iterator[Element]:
         yield el("path", d=f"M{x} {low}V{high}M{x - 3} {low}h6M{x - 3} {high}h6", class_="whisker")
     if point.x_interval:
         low, high = (frame.across(each) for each in point.x_interval)
-        yield el("path", d=f"M{low} {y}H{high}M{low} {y - 3}v6M{high} {y - 3}v6", class_="whisker")
+        yield _lying(low, high, y)
+
+
+def _lying(low: int, high: int, y: int) -> Element:
+    return el("path", d=f"M{low} {y}H{high}M{low} {y - 3}v6M{high} {y - 3}v6", class_="whisker")
 
 
 def _mark(point: Point, x: int, y: int) -> Element:
@@ -225,7 +229,7 @@ def bars(original: Variant, compressed: Variant) -> Element | None:
     return plot(f"Original and {compressed.name}: {told}", drawn, 4 + len(pairs) * 62) if pairs else None
 
 
-_BARS = 300
+_BARS = 280
 """How long the longest bar of a pair is."""
 
 
