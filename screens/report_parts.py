@@ -110,7 +110,10 @@ def _series(step: str, target: str, samples: RunSamples) -> Mapping[str, Sequenc
     return {
         series: windows
         for (of, series), windows in samples.latencies.items()
-        if of == step and series.rpartition("-")[0] == target and series.rpartition("-")[2].isdigit()
+        if of == step
+        and series.rpartition("-")[0] == target
+        and series.rpartition("-")[2].isdigit()
+        and any(window.count for window in windows)
     }
 
 

@@ -195,5 +195,6 @@ def _buckets(values: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     for pair in items(values, "histogram"):
         if isinstance(pair, list) and len(pair) == 2:
             bound, count = number(pair[0]), number(pair[1])
-            if bound is not None and count is not None:
+            # A line may say anything: of what no clock measures nothing is kept.
+            if bound is not None and count is not None and 0 <= bound < 2**63 and 0 < count < 2**63:
                 yield int(bound), int(count)
