@@ -29,10 +29,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Command:
-    """The words after ``workbench``, and the project folder that they are said in."""
+    """The words after ``workbench``, the project folder that they are said in, and what is given on stdin."""
 
     words: tuple[str, ...]
     project: Path
+    given: bytes = b""
 
     def __str__(self) -> str:
         """The command as one would type it in the project."""
@@ -48,12 +49,12 @@ class Command:
             "workbench",
             *self.words,
             cwd=self.project,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if self.given else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await process.communicate()
+            out, err = await process.communicate(self.given or None)
         except asyncio.CancelledError:
             process.kill()
             await process.wait()

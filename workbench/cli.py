@@ -97,6 +97,7 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     from workbench.dryrun import foresee
     from workbench.lookup import Lookup
     from workbench.run import machine_facts, pins_for, planned
+    from workbench.steps import check_machine
     from workbench.store import Store
 
     machine, isa = machine_facts()
@@ -107,6 +108,9 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     )
     rows = foresee(planned(file, pins, request.until), lookup, file.project, request.recipe)
     print_table(["step", "will", "because"], rows, json=json)
+    for row in rows:
+        if row["will"] in ("run", "depends"):
+            check_machine(row["kind"])
 
 
 def _start(request: "Request", detach: bool, json: bool) -> None:
@@ -262,7 +266,7 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @app.command()
 def gc(json: Json = False) -> None:
-    """Remove what no newest run of a recipe needs from the store."""
+    """Remove what no newest run of a recipe needs, from store and engine."""
     from screens.tables import print_table
     from workbench.gc import collect
 
@@ -341,12 +345,36 @@ def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json 
 
 
 @app.command()
-def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD", json: Json = False) -> None:
+def diff(
+    recipe: RecipePath,
+    rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD",
+    text: Annotated[bool, typer.Option("--text", help="the recipe's text, as a unified difference")] = False,
+    json: Json = False,
+) -> None:
     """What changed in recipe and figures since a revision."""
     from screens.tables import print_table
-    from workbench.diff import changes
+    from workbench.diff import changes, text_diff
 
-    print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+    if text and json:
+        raise UsageError("--text prints a text.", "Leave --json away.")
+    if text:
+        typer.echo(text_diff(recipe, rev), nl=False)
+    else:
+        print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+
+
+@app.command("history")
+def list_history(
+    recipe: RecipePath,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="how many commits at most")] = 50,
+    json: Json = False,
+) -> None:
+    """The commits that changed a recipe or its lock, newest first."""
+    from screens.tables import print_table
+    from workbench.revisions import as_line, revisions
+
+    rows = list(revisions(recipe, limit))
+    print_table(["commit", "date", "changed", "figures", "subject"], rows if json else map(as_line, rows), json=json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,36 @@ def changes(path: Path, revision: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for where, now in (("recipe", file.path), ("lock", file.lock_path)):
         before = history.text_at(now, revision)
-        old = _leaves(document.parse(before, now).data) if before is not None else {}
-        new = _leaves(document.read(now).data) if now.exists() else {}
-        rows.extend({"where": where, **row} for row in _compare(old, new))
+        rows += compared(where, now, before, document.read_text(now) if now.exists() else None)
     return rows
+
+
+def compared(where: str, path: Path, before: str | None, now: str | None) -> Iterator[dict[str, Any]]:
+    """The rows of one file between two contents of it, None where there was none. Raises RecipeError for no YAML."""
+    old, new = ({} if text is None else _leaves(_parsed(text, path)) for text in (before, now))
+    return ({"where": where, **row} for row in _compare(old, new))
+
+
+def text_diff(path: Path, revision: str) -> str:
+    """The text of the recipe at ``path`` against a revision of it, as a unified diff; "" where it is the same.
+
+    Raises UsageError where there is no such revision or file.
+    """
+    before, now = history.text_at(path, revision) or "", document.read_text(path)
+    return unified(path, before, now)
+
+
+def unified(path: Path, before: str, after: str) -> str:
+    """Two texts of a file as a unified diff; empty where they are the same."""
+    lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in difflib.unified_diff(*lines, f"a/{path}", f"b/{path}")
+    )
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    return document.parse_bytes(text.encode(errors="surrogateescape"), path).data
 
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -37,7 +64,7 @@ def _shown(value: Any) -> str:
 def _leaves(node: Any, where: str = "") -> dict[str, Any]:
     """Every leaf by the way to it. A list of named things (packages, wheels) goes by name, a figure by its value."""
     if isinstance(node, dict) and {"value", "unit"} <= node.keys():
-        return {where: f"{node['value']:.6g} {node['unit']}".strip()}
+        return {where: _figure(node)}
     if isinstance(node, dict):
         items = node.items()
     elif isinstance(node, list) and node and all(isinstance(item, dict) and "name" in item for item in node):
@@ -50,3 +77,8 @@ def _leaves(node: Any, where: str = "") -> dict[str, Any]:
     for key, value in items:
         found |= _leaves(value, f"{where}.{key}" if where else str(key))
     return found
+
+
+def _figure(node: Mapping[str, Any]) -> str:
+    value = f"{node['value']:.6g} {node['unit']}".strip()
+    return value if not node.get("interval") else f"{value} [{', '.join(f'{end:.6g}' for end in node['interval'])}]"
