@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from screens.samples import bucket_end
+
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bits of a braille letter by line (0 to 3) and column (0 and 1)."""
 
@@ -66,11 +68,12 @@ def columns(histogram: Sequence[tuple[int, int]], width: int, height: int, show:
     """A histogram of ``(lower bound, count)`` over a logarithmic axis, its ends written by ``show``."""
     if not histogram or width < 8 or height < 3:
         return []
-    low, high = math.log(max(histogram[0][0], 1)), math.log(_end(histogram[-1][0]))
+    low, high = math.log(max(histogram[0][0], 1)), math.log(bucket_end(histogram[-1][0]))
     heights = [0.0] * width
     for bound, count in histogram:
         first, last = (
-            min(int((math.log(max(edge, 1)) - low) / (high - low) * width), width - 1) for edge in (bound, _end(bound))
+            min(int((math.log(max(edge, 1)) - low) / (high - low) * width), width - 1)
+            for edge in (bound, bucket_end(bound))
         )
         for x in range(first, max(last, first + 1)):
             heights[x] += count
@@ -81,11 +84,6 @@ def columns(histogram: Sequence[tuple[int, int]], width: int, height: int, show:
         painted.append(Text("".join(_EIGHTHS[each] for each in eighths), no_wrap=True))
     least, most = show(float(histogram[0][0])), show(float(histogram[-1][0]))
     return [*painted, Text(f"{least}{most:>{max(width - len(least), 0)}}", style="dim", no_wrap=True)]
-
-
-def _end(bound: int) -> int:
-    """Where the bucket that begins at ``bound`` ends: 16 to an octave, as workbench.bench.statistics.histogram has."""
-    return bound + max(1 << max(bound.bit_length() - 5, 0), 1)
 
 
 def bar(share: float, width: int) -> str:

@@ -265,6 +265,25 @@ def logs(run: RunName = None, step: Annotated[str, typer.Argument(help="a step o
 
 
 @app.command()
+def report(
+    run: RunName = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="report.html in the run's folder without")
+    ] = None,
+) -> None:
+    """A run as one HTML page, with its plots."""
+    import os
+
+    from screens.report_html import write_report
+    from workbench import runs
+
+    folder = runs.find(_project(), run)
+    path = output or Path(os.path.relpath(folder / "report.html"))
+    write_report(folder, path)
+    typer.echo(path)
+
+
+@app.command()
 def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Stop a run; what it finished stays in the store."""
     from workbench import runs

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
+from textual.message import Message
 from textual.widgets import Static
 
 from screens.block_view import Blocks
@@ -133,6 +134,16 @@ def gpu_lines(samples: Samples, number: int, told: Callable[[str, str, str], Tex
 _GPU = ("busy", "memory_used", "memory_total", "power", "power_limit", "temperature", "clock")
 
 
+class Panel(Static):
+    """A part of the live panels; it says when it has another size, for what is painted is made for one."""
+
+    class Sized(Message):
+        """A panel has another size."""
+
+    def on_resize(self) -> None:
+        self.post_message(self.Sized())
+
+
 class BenchmarkStage(Stage):
     """Live panels and figures of the benchmarks."""
 
@@ -158,7 +169,7 @@ class BenchmarkStage(Stage):
             yield VerticalScroll(Blocks(id="benchmark-blocks"), id="figures")
             with VerticalScroll(id="panels"):
                 for name, title in PANELS.items():
-                    panel = Static(id=name, classes="chart", markup=False)
+                    panel = Panel(id=name, classes="chart", markup=False)
                     panel.border_title = title
                     yield panel
 
@@ -175,10 +186,9 @@ class BenchmarkStage(Stage):
         self._paint()
 
     def on_views_switched(self) -> None:
-        self._painted = None
-        self.call_after_refresh(self._paint)
+        self._paint()
 
-    def on_resize(self) -> None:
+    def on_panel_sized(self) -> None:
         self._painted = None
         self._paint()
 
