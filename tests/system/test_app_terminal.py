@@ -56,7 +56,7 @@ def test_a_run_started_by_a_key_goes_on_when_the_app_is_killed_and_is_there_when
     with Terminal(APP, project, (100, 36)) as again:
         again.wait_for(lambda text: "as locked" in text and "✓ done" in text, 300)
         again.press("Enter")
-        again.wait_for("all hold")
+        again.wait_for("✓ gates hold")
         again.press("7")
         again.wait_for("✓ done")
         again.press("q")
