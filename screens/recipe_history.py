@@ -30,7 +30,7 @@ class RecipeHistory(Vertical):
     DEFAULT_CSS = """
     RecipeHistory {
         height: 1fr;
-        #revisions { height: auto; max-height: 40%; }
+        #revisions { height: auto; max-height: 40%; overflow-x: hidden; }
         #revision { height: 1fr; border-top: solid $primary-muted; padding: 0 1; }
         #revision:focus { border-top: solid $primary; }
     }

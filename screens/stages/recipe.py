@@ -14,6 +14,7 @@ from screens.recipe_changes import RecipeChanges
 from screens.recipe_editor import RecipeEditor
 from screens.recipe_history import RecipeHistory
 from screens.stage import Stage
+from screens.unsaved import when_saved
 from screens.views import Views
 from screens.words import safe
 
@@ -76,6 +77,13 @@ class RecipeStage(Stage):
         """The recipe's text."""
         return self.query_one(RecipeEditor)
 
+    @property
+    def unsaved(self) -> bool:
+        return self.editor.unsaved
+
+    def save(self) -> bool:
+        return self.editor.save()
+
     def look(self) -> None:
         self.editor.look()
         self.on_views_switched()
@@ -109,7 +117,7 @@ class RecipeStage(Stage):
         self.refresh_bindings()
 
     def action_save(self) -> None:
-        self.editor.save()
+        self.save()
 
     def action_problem(self) -> None:
         self.query_one(Views).go("text")
@@ -122,7 +130,8 @@ class RecipeStage(Stage):
         self.query_one(Views).go(view)
 
     def action_commit(self) -> None:
-        self.app.push_screen(CommitForm(self.project, self.recipe), self._committed)
+        form = CommitForm(self.project, self.recipe)
+        when_saved(self.screen, lambda: self.app.push_screen(form, self._committed), "Commit as saved before")
 
     def _committed(self, carried: Carried | None) -> None:
         """Says what was committed, and looks at what is different now."""
