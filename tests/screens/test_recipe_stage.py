@@ -83,11 +83,11 @@ def test_letters_are_keys_until_one_goes_into_the_text_and_again_when_one_has_le
         await pilot.press("i", "q", "1", "r", "v", "enter", "y", "p")
         assert stage.editor.area.text == f"q1rv\nyp{before}"
         assert "writing" in status(stage)
-        await pilot.press("escape")
+        await pilot.press("ctrl+s", "escape")
         await pilot.press("r")
         await until(pilot, lambda: f"workbench run {RECIPE} --detach" in said)
         assert stage.editor.area.text == f"q1rv\nyp{before}"
-        await pilot.press("ctrl+z", "1")
+        await pilot.press("1")
         await until(pilot, lambda: app.screen.stage.id == "model")  # type: ignore[attr-defined]
 
     drive(app, flow)
@@ -366,22 +366,22 @@ def test_the_difference_to_the_last_commit_is_shown_with_the_figures(project: Pa
 
     async def flow(pilot: Any) -> None:
         stage = await opened(pilot)
+        changes = stage.query_one("#changes-blocks", Blocks)
         await pilot.press("v")
-        await quiet(pilot)
+        await until(pilot, lambda: "Figures" in changes.text)
         difference = stage.query_one("#difference", CodeArea)
         assert [line for line in difference.text.splitlines() if line[0] in "+-"][2:] == [
             "-  metric: accuracy",
             "+  metric: f1",
         ]
-        told = stage.query_one("#changes-blocks", Blocks).text.splitlines()
+        told = changes.text.splitlines()
         assert told[0] == "Recipe"
         assert "data.metric  accuracy  f1" in told[2]
         assert told[4] == "Figures on A machine"
         assert "int8.p50  56.118 µs [55.9, 56.3]  61 µs [55.9, 56.3]" in told[6]
         assert "not compared" not in shown(app)
         await pilot.press("t", "i", "#", "escape", "d")
-        await quiet(pilot)
-        assert "What is not saved yet is not compared." in shown(app)
+        await until(pilot, lambda: "What is not saved yet is not compared." in shown(app))
 
     drive(app, flow)
 
@@ -392,17 +392,14 @@ def test_what_is_as_committed_and_what_cannot_be_compared_is_said(project: Path)
     async def flow(pilot: Any) -> None:
         stage = await opened(pilot)
         await pilot.press("d")
-        await quiet(pilot)
-        assert "The recipe's text is as it is committed." in shown(app)
+        await until(pilot, lambda: "The recipe's text is as it is committed." in shown(app))
         assert not stage.query_one("#difference", CodeArea).display
         shutil.rmtree(project / ".git")
         (project / ".workbench").mkdir()
         stage.look()
-        await quiet(pilot)
-        assert "is not in a git repository" in shown(app)
+        await until(pilot, lambda: "is not in a git repository" in stage.query_one("#changes-blocks", Blocks).text)
         await pilot.press("h")
-        await quiet(pilot)
-        assert "git init" in stage.query_one("#revision-blocks", Blocks).text
+        await until(pilot, lambda: "git init" in stage.query_one("#revision-blocks", Blocks).text)
 
     drive(app, flow)
 
