@@ -97,6 +97,7 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     from workbench.dryrun import foresee
     from workbench.lookup import Lookup
     from workbench.run import machine_facts, pins_for, planned
+    from workbench.steps import check_machine
     from workbench.store import Store
 
     machine, isa = machine_facts()
@@ -107,6 +108,9 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     )
     rows = foresee(planned(file, pins, request.until), lookup, file.project, request.recipe)
     print_table(["step", "will", "because"], rows, json=json)
+    for row in rows:
+        if row["will"] in ("run", "depends"):
+            check_machine(row["kind"])
 
 
 def _start(request: "Request", detach: bool, json: bool) -> None:
@@ -243,7 +247,7 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @app.command()
 def gc(json: Json = False) -> None:
-    """Remove what no newest run of a recipe needs from the store."""
+    """Remove what no newest run of a recipe needs, from store and engine."""
     from screens.tables import print_table
     from workbench.gc import collect
 
