@@ -88,6 +88,8 @@ class WorkbenchApp(App[None]):
 
     def on_seen(self, message: Seen) -> None:
         """Hands what is new to the screens that show it."""
+        if not self.is_running:
+            return  # the app is closing, and its screens have lost their parts
         view = message.view
         if isinstance(view, ProjectView):
             self._runs = view

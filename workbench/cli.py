@@ -142,6 +142,38 @@ def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
 
 
 @app.command()
+def new(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file of this project")],
+    evaluate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to score variants on")] = None,
+    calibrate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to take ranges from")] = None,
+    name: Annotated[str, typer.Option(help="the recipe's name; the model's without")] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="RECIPE", help="where to; recipes/NAME.yaml without")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the recipe, write nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a recipe that is there")] = False,
+    json: Json = False,
+) -> None:
+    """Write a first recipe for a model, with reasons."""
+    from json import dumps
+
+    from workbench.new import draft, write
+
+    found = draft(model, evaluate=evaluate, calibrate=calibrate, name=name, output=output, force=force)
+    if not dry_run:
+        write(found, force=force)
+    if json:
+        typer.echo(dumps(found.as_json(written=not dry_run), indent=2, ensure_ascii=False))
+    elif dry_run:
+        typer.echo(found.text, nl=False)
+    else:
+        typer.echo(found.shown)
+    if not dry_run:
+        first = f"make {found.lacks} (the recipe says how), then: " if found.lacks else ""
+        typer.echo(f"Look it over. Next: {first}workbench run {found.shown}", err=True)
+
+
+@app.command()
 def replay(
     recipe: Annotated[list[Path], typer.Argument(metavar="RECIPE…")],
     level: Annotated[str, typer.Option(help="exact: every digest and figure; figures: only the figures")] = "exact",
@@ -233,6 +265,25 @@ def logs(run: RunName = None, step: Annotated[str, typer.Argument(help="a step o
 
 
 @app.command()
+def report(
+    run: RunName = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="report.html in the run's folder without")
+    ] = None,
+) -> None:
+    """A run as one HTML page, with its plots."""
+    import os
+
+    from screens.report_html import write_report
+    from workbench import runs
+
+    folder = runs.find(_project(), run)
+    path = output or Path(os.path.relpath(folder / "report.html"))
+    write_report(folder, path)
+    typer.echo(path)
+
+
+@app.command()
 def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Stop a run; what it finished stays in the store."""
     from workbench import runs
@@ -247,7 +298,7 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @app.command()
 def gc(json: Json = False) -> None:
-    """Remove what no newest run of a recipe needs, from store and engine."""
+    """Remove what no newest run needs, from store and engine."""
     from screens.tables import print_table
     from workbench.gc import collect
 
@@ -494,6 +545,11 @@ def push(
         typer.echo(dumps(stored, indent=2))
         return
     typer.echo(f"{stored['reference']} {stored['digest']}; the recipe may name the files there:", err=True)
+    if stored["only_here"]:
+        typer.echo(
+            "That is a folder of this machine: for others, store them in a registry with --to REGISTRY/NAME:TAG.",
+            err=True,
+        )
     typer.echo(as_recipe_lines(stored["sources"]))
 
 
