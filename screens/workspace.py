@@ -19,6 +19,8 @@ from screens.view import ProjectView, RunView
 from screens.words import safe
 from workbench.runs import command_line
 
+_RUN = Binding.Group("Run")
+
 
 class Followed(Message):
     """The run that is to be shown from now on."""
@@ -37,9 +39,18 @@ class WorkspaceScreen(Screen[None]):
             for number, kind in enumerate(STAGES, 1)
         ),
         Binding("escape", "leave", "Back", id="workspace.back", tooltip="back to the recipes"),
-        Binding("r", "run_recipe", "Run", id="workspace.run", tooltip="carry out the recipe"),
-        Binding("p", "replay", "Replay", id="workspace.replay", tooltip="make the artifacts again and compare"),
-        Binding("c", "cancel_run", "Cancel", id="workspace.cancel", tooltip="stop the run; finished steps are kept"),
+        Binding("r", "run_recipe", "Run", id="workspace.run", tooltip="carry out the recipe", group=_RUN),
+        Binding(
+            "p", "replay", "Replay", id="workspace.replay", tooltip="make the artifacts again and compare", group=_RUN
+        ),
+        Binding(
+            "c",
+            "cancel_run",
+            "Cancel",
+            id="workspace.cancel",
+            tooltip="stop the run; finished steps are kept",
+            group=_RUN,
+        ),
         Binding("left_square_bracket", "run(1)", "Older", id="workspace.older", tooltip="the run before", show=False),
         Binding("right_square_bracket", "run(-1)", "Newer", id="workspace.newer", tooltip="the run after", show=False),
     ]
