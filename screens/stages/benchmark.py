@@ -73,13 +73,13 @@ def charted(series: dict[str, tuple[Window, ...]]) -> tuple[str, tuple[Window, .
 
 def figures_now(series: dict[str, tuple[Window, ...]]) -> Iterator[Text]:
     """A line a series: throughput and percentiles over its last five seconds, and how many queries wait now."""
-    yield Text(f"{'':<16}{'queries/s':>11}{'p50':>10}{'p95':>10}{'p99':>10}{'waiting':>9}", style="dim", no_wrap=True)
+    yield Text(f"{'':<12}{'queries/s':>10}{'p50':>9}{'p95':>9}{'p99':>9}{'queue':>6}", style="dim", no_wrap=True)
     for name, windows in series.items():
         rate, newest = throughput(windows), merged(windows[-20:])
         levels = [percentile(newest, level) for level in LEAST]
-        told = "".join(f"{'too few' if value is None else nanoseconds(value):>10}" for value in levels)
+        told = "".join(f"{'too few' if value is None else nanoseconds(value):>9}" for value in levels)
         waiting = "—" if windows[-1].waiting is None else count(windows[-1].waiting)
-        yield Text(f"{safe(name)[:15]:<16}{'—' if rate is None else count(rate):>11}{told}{waiting:>9}", no_wrap=True)
+        yield Text(f"{safe(name)[:11]:<12}{'—' if rate is None else count(rate):>10}{told}{waiting:>6}", no_wrap=True)
 
 
 def machine_lines(samples: Samples, step: str, width: int) -> Iterator[Text]:
