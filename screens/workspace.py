@@ -14,7 +14,7 @@ from screens import progress
 from screens.command_bar import CommandBar
 from screens.stage import STAGES, Say, Stage
 from screens.stage_bar import StageBar
-from screens.unsaved import when_saved
+from screens.unsaved import before_leaving, when_saved
 from screens.view import ProjectView, RunView
 from screens.words import safe
 from workbench.runs import command_line
@@ -137,7 +137,7 @@ class WorkspaceScreen(Screen[None]):
             self.stage.show(self.view)
 
     def action_leave(self) -> None:
-        when_saved(self, self.dismiss, "Discard")
+        before_leaving(self, self.dismiss)
 
     def action_run_recipe(self) -> None:
         when_saved(self, lambda: self.post_message(Say("run", self.recipe, "--detach")), "Run as saved before")
