@@ -1,4 +1,4 @@
-"""A real browser (Chromium without a window), driven over the DevTools protocol. It waits for what comes, never for time."""
+"""A real browser (Chromium without a window), driven over the DevTools protocol. Waits for what comes, never for time."""
 
 from __future__ import annotations
 
@@ -123,7 +123,6 @@ class Tab:
         """Keeps a picture of the tab; how many colours it has, and which part of it has the most frequent one."""
         png = (await self.command("Page.captureScreenshot", format="png"))["data"]
         path.write_bytes(base64.b64decode(png))
-        await self.command("Page.navigate", url="about:blank")  # a page whose policy forbids nothing
         colours, share = await self.evaluate(_COLOURS.replace("PNG", png))
         return colours, share
 
