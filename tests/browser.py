@@ -1,4 +1,4 @@
-"""A real browser (Chromium without a window), driven over the DevTools protocol. Waits for what comes, never for time."""
+"""A real browser (Chromium without a window), driven over the DevTools protocol. It never waits for time to pass."""
 
 from __future__ import annotations
 
