@@ -92,3 +92,9 @@ def bar(share: float, width: int) -> str:
     whole = "█" * (eighths // 8)
     part = _EIGHTHS[eighths % 8] if eighths % 8 else ""
     return f"{whole}{ {'▁': '▏', '▂': '▎', '▃': '▍', '▄': '▌', '▅': '▋', '▆': '▊', '▇': '▉'}.get(part, '') }"
+
+
+def spark(values: Sequence[float], width: int, top: float = 100.0) -> str:
+    """The newest ``width`` of the values as columns of one line, from 0 to ``top``; the newest at the right."""
+    newest = list(values)[-width:] if width > 0 else []
+    return "".join(_EIGHTHS[1 + min(max(round(value / top * 7), 0), 7)] for value in newest).rjust(max(width, 0))

@@ -55,10 +55,12 @@ class Container:
 
 @dataclass(frozen=True)
 class Window:
-    """The queries that ended in about a quarter of a second: their latencies as ``(lower bound in ns, count)``."""
+    """The queries that ended in about a quarter of a second: their latencies as ``(lower bound in ns, count)``, and how
+    many waited for their answer at its end (None: the load sends one at a time)."""
 
     time: float
     histogram: tuple[tuple[int, int], ...]
+    waiting: int | None = None
 
     @property
     def count(self) -> int:
@@ -176,7 +178,8 @@ def parsed(line: bytes) -> tuple[str, str, Sensor | Container | Window] | None:
             tree = mapping(values, "tree")
             return step, series, Container(time, number(tree.get("cpu")) or 0.0, number(tree.get("memory")) or 0.0)
         case "latency":
-            return step, series, Window(time, tuple(_buckets(values)))
+            waiting = number(values.get("waiting"))
+            return step, series, Window(time, tuple(_buckets(values)), None if waiting is None else int(waiting))
     return None
 
 
