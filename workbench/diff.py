@@ -5,19 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench import document, history
-from workbench.recipe import load as load_recipe
+from workbench.recipe import lock_path_of
 
 
 def changes(path: Path, revision: str) -> list[dict[str, Any]]:
-    """A row for each difference: ``where`` (recipe or lock), ``what``, ``before``, ``now``. Raises UsageError."""
-    file = load_recipe(path)
-    rows: list[dict[str, Any]] = []
-    for where, now in (("recipe", file.path), ("lock", file.lock_path)):
-        before = history.text_at(now, revision)
-        rows += compared(where, now, before, document.read_text(now) if now.exists() else None)
+    """A row for each difference: ``where`` (recipe or lock), ``what``, ``before``, ``now``.
+
+    The recipe need not be valid. Raises UsageError for no such revision or recipe, RecipeError for no YAML.
+    """
+    recipe = path.resolve()
+    rows = list(compared("recipe", recipe, history.text_at(recipe, revision), document.read_text(path)))
+    lock = lock_path_of(recipe)
+    rows += compared("lock", lock, history.text_at(lock, revision), document.read_text(lock) if lock.exists() else None)
     return rows
 
 
@@ -61,10 +63,39 @@ def _shown(value: Any) -> str:
     return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
 
 
+class _Figure(NamedTuple):
+    value: float
+    unit: str
+    interval: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """The value with six digits over its interval, in a unit that suits it: ``56.118 µs [55.9, 56.3]``."""
+        if self.unit == "B":
+            return f"{self.value:,.0f} B"
+        unit, scale = self.unit, 1.0
+        if unit == "ns":
+            unit, scale = next((each for each in _TIMES if abs(self.value) >= each[1]), (unit, 1.0))
+        shown = f"{self.value / scale:.6g} {unit}".strip()
+        return f"{shown} [{', '.join(f'{end / scale:.6g}' for end in self.interval)}]" if self.interval else shown
+
+
+_TIMES = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
+
+
+def _figure(node: Mapping[str, Any]) -> _Figure | None:
+    """The figure that a mapping of a lock is; None where it is none. A committed lock may hold anything."""
+    ends = node.get("interval")
+    numbers = [node.get("value"), *(ends if isinstance(ends, list) else ())]
+    if not isinstance(node.get("unit"), str) or not all(isinstance(each, int | float) for each in numbers):
+        return None
+    value, *interval = map(float, numbers)
+    return _Figure(value, node["unit"], tuple(interval))
+
+
 def _leaves(node: Any, where: str = "") -> dict[str, Any]:
     """Every leaf by the way to it. A list of named things (packages, wheels) goes by name, a figure by its value."""
-    if isinstance(node, dict) and {"value", "unit"} <= node.keys():
-        return {where: _figure(node)}
+    if isinstance(node, dict) and (figure := _figure(node)) is not None:
+        return {where: figure}
     if isinstance(node, dict):
         items = node.items()
     elif isinstance(node, list) and node and all(isinstance(item, dict) and "name" in item for item in node):
@@ -77,8 +108,3 @@ def _leaves(node: Any, where: str = "") -> dict[str, Any]:
     for key, value in items:
         found |= _leaves(value, f"{where}.{key}" if where else str(key))
     return found
-
-
-def _figure(node: Mapping[str, Any]) -> str:
-    value = f"{node['value']:.6g} {node['unit']}".strip()
-    return value if not node.get("interval") else f"{value} [{', '.join(f'{end:.6g}' for end in node['interval'])}]"

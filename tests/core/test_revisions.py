@@ -59,8 +59,8 @@ def test_each_commit_of_recipe_or_lock_tells_what_it_changed_newest_first(projec
         {
             "where": "lock",
             "what": "figures.AMD EPYC, 2 cores, 24 GiB.values.int8.p50",
-            "before": "56118 ns [55900, 56300]",
-            "now": "61000 ns [55900, 56300]",
+            "before": "56.118 µs [55.9, 56.3]",
+            "now": "61 µs [55.9, 56.3]",
         },
     ]
     assert {each["before"] for each in before["changes"]} == {"—"}

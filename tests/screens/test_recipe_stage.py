@@ -1,10 +1,12 @@
-"""The Recipe stage: written in, checked while one writes, saved unless somebody else wrote the file meanwhile.
+"""The Recipe stage: written in, checked while one writes, saved unless somebody else wrote the file meanwhile;
+compared with what is committed, and committed.
 
 The commands are the real ones, in a project that is a git repository.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,17 @@ from typing import Any
 import pytest
 from app_support import answers, drive, quiet, until
 from shots import shown
-from textual.widgets import OptionList, Static
+from support import git
+from textual.widgets import Button, Input, OptionList, Static
 
 from screens.app import WorkbenchApp
+from screens.block_view import Blocks
+from screens.code_area import CodeArea
 from screens.command import Answer, Command
 from screens.home import HomeScreen
 from screens.question import Question
-from screens.stages.recipe import RecipeStage
+from screens.stages.recipe import CommitForm, RecipeStage
+from screens.table import Rows
 from screens.workspace import WorkspaceScreen
 
 RECIPE = "recipes/digits.yaml"
@@ -77,11 +83,11 @@ def test_letters_are_keys_until_one_goes_into_the_text_and_again_when_one_has_le
         await pilot.press("i", "q", "1", "r", "v", "enter", "y", "p")
         assert stage.editor.area.text == f"q1rv\nyp{before}"
         assert "writing" in status(stage)
-        await pilot.press("escape")
+        await pilot.press("ctrl+s", "escape")
         await pilot.press("r")
         await until(pilot, lambda: f"workbench run {RECIPE} --detach" in said)
         assert stage.editor.area.text == f"q1rv\nyp{before}"
-        await pilot.press("ctrl+z", "1")
+        await pilot.press("1")
         await until(pilot, lambda: app.screen.stage.id == "model")  # type: ignore[attr-defined]
 
     drive(app, flow)
@@ -170,7 +176,7 @@ def overtaken(project: Path, then: Callable[[Any, RecipeStage], Any], *, gone: b
         else:
             (project / RECIPE).write_text("name: theirs\n")
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: isinstance(app.screen, Question))
+        await asked(pilot)
         await then(pilot, stage)
 
     drive(app, flow)
@@ -266,5 +272,252 @@ def test_a_file_that_is_no_text_is_told_and_not_written_over(project: Path) -> N
         assert (project / RECIPE).read_bytes() == b"\xff\xfe"
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+    drive(app, flow)
+
+
+async def asked(pilot: Any) -> str:
+    """What the question above the screen asks, once there is one."""
+    app = pilot.app
+    await until(pilot, lambda: isinstance(app.screen, Question) and isinstance(app.focused, Button))
+    return str(app.screen.query_one("#asked", Static).content)
+
+
+@pytest.mark.parametrize(("answer", "saved"), [("enter", True), ("right enter", False)])
+@pytest.mark.parametrize("key", ["escape", "q", "ctrl+q"])
+def test_an_unsaved_text_is_not_lost_unasked_when_one_leaves(project: Path, key: str, answer: str, saved: bool) -> None:
+    app = WorkbenchApp(project)
+    before = (project / RECIPE).read_text()
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        await pilot.press("i", "#", "escape", "3")
+        await until(pilot, lambda: app.screen.stage.id == "containerize")  # type: ignore[attr-defined]
+        await pilot.press(key)
+        assert f"{RECIPE} has changes that are not saved" in await asked(pilot)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen))
+        assert stage.editor.area.text == f"#{before}"
+        assert (project / RECIPE).read_text() == before
+        await pilot.press(key)
+        await asked(pilot)
+        await pilot.press(*answer.split())
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen) if key == "escape" else app._exit)
+        assert (project / RECIPE).read_text() == (f"#{before}" if saved else before)
+
+    drive(app, flow)
+
+
+def test_what_is_saved_is_left_without_a_question(project: Path) -> None:
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        await opened(pilot)
+        await pilot.press("i", "#", "ctrl+s", "escape", "escape")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+    drive(app, flow)
+
+
+def test_a_run_takes_the_text_as_it_is_saved_so_it_is_asked_first(project: Path, said: list[str]) -> None:
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        await opened(pilot)
+        await pilot.press("i", "#", "escape", "p")
+        await asked(pilot)
+        assert f"workbench replay {RECIPE}" not in said
+        await pilot.press("enter")
+        await until(pilot, lambda: f"workbench replay {RECIPE}" in said)
+        assert (project / RECIPE).read_text().startswith("#workbench")
+
+    drive(app, flow)
+
+
+def test_saving_on_the_way_out_over_a_file_that_somebody_else_wrote_does_not_go_out(project: Path) -> None:
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        await pilot.press("i", "#", "escape")
+        (project / RECIPE).write_text("name: theirs\n")
+        await pilot.press("q")
+        await asked(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "was changed since" in shown(app))
+        assert (project / RECIPE).read_text() == "name: theirs\n"
+        assert stage.editor.unsaved
+        assert not app._exit
+
+    drive(app, flow)
+
+
+def test_the_difference_to_the_last_commit_is_shown_with_the_figures(project: Path) -> None:
+    lock = project / "recipes/digits.lock.yaml"
+    figure = "{value: %s, interval: [55900.0, 56300.0], unit: ns, better: lower, kind: latency}"
+    text = f"workbench-lock: 1\nfigures:\n  A machine:\n    values:\n      int8.p50: {figure}\n"
+    lock.write_text(text % "56118.0")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "lock")
+    lock.write_text(text % "61000.0")
+    path = project / RECIPE
+    path.write_text(path.read_text().replace("metric: accuracy", "metric: f1"))
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        changes = stage.query_one("#changes-blocks", Blocks)
+        await pilot.press("v")
+        await until(pilot, lambda: "Figures" in changes.text)
+        difference = stage.query_one("#difference", CodeArea)
+        assert [line for line in difference.text.splitlines() if line[0] in "+-"][2:] == [
+            "-  metric: accuracy",
+            "+  metric: f1",
+        ]
+        told = changes.text.splitlines()
+        assert told[0] == "Recipe"
+        assert "data.metric  accuracy  f1" in told[2]
+        assert told[4] == "Figures on A machine"
+        assert "int8.p50  56.118 µs [55.9, 56.3]  61 µs [55.9, 56.3]" in told[6]
+        assert "not compared" not in shown(app)
+        await pilot.press("t", "i", "#", "escape", "d")
+        await until(pilot, lambda: "What is not saved yet is not compared." in shown(app))
+
+    drive(app, flow)
+
+
+def test_what_is_as_committed_and_what_cannot_be_compared_is_said(project: Path) -> None:
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        await pilot.press("d")
+        await until(pilot, lambda: "The recipe's text is as it is committed." in shown(app))
+        assert not stage.query_one("#difference", CodeArea).display
+        shutil.rmtree(project / ".git")
+        (project / ".workbench").mkdir()
+        stage.look()
+        await until(pilot, lambda: "is not in a git repository" in stage.query_one("#changes-blocks", Blocks).text)
+        await pilot.press("h")
+        await until(pilot, lambda: "git init" in stage.query_one("#revision-blocks", Blocks).text)
+
+    drive(app, flow)
+
+
+def test_the_history_lists_the_commits_and_the_one_under_the_cursor_with_its_changes(project: Path) -> None:
+    path = project / RECIPE
+    for seed in (7, 8):
+        path.write_text(path.read_text().replace(f"seed: {seed - 1}\n", "") + f"seed: {seed}\n")
+        git(project, "commit", "--quiet", "--all", "--message", f"seed {seed} \x1b[31m")
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        table, changes = stage.query_one("#revisions", Rows), stage.query_one("#revision-blocks", Blocks)
+        await pilot.press("h")
+        await until(pilot, lambda: table.row_count == 3)
+        await until(pilot, lambda: "seed  7       8" in changes.text)
+        assert "\x1b" not in shown(app)
+        await pilot.press("down")
+        await until(pilot, lambda: "seed  —       7" in changes.text)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.focused is stage.query_one("#revision"))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.focused is table)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+    drive(app, flow)
+
+
+async def asked_for_message(pilot: Any) -> None:
+    """Lets the form to commit come up, its line ready to be written in."""
+    app = pilot.app
+    await until(pilot, lambda: isinstance(app.screen, CommitForm) and isinstance(app.focused, Input))
+
+
+@pytest.mark.parametrize("message", ["", "another seed"])
+def test_the_recipe_is_committed_by_a_form_and_the_history_has_it(project: Path, said: list[str], message: str) -> None:
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        stage.editor.area.move_cursor(stage.editor.area.document.end)
+        await pilot.press("i", *"seed", "colon", "space", "7", "enter", "escape", "h")
+        table = stage.query_one("#revisions", Rows)
+        await until(pilot, lambda: table.row_count == 1)
+        await pilot.press("m")
+        await asked(pilot)
+        await pilot.press("enter")
+        await asked_for_message(pilot)
+        await pilot.press(*(key if key != " " else "space" for key in message), "enter")
+        await until(pilot, lambda: table.row_count == 2)
+        assert git(project, "log", "-1", "--format=%s").strip() == (message or "digits: seed — → 7")
+        assert git(project, "status", "--porcelain") == ""
+        assert said.count(f"workbench commit {RECIPE}" + (f" -m '{message}'" if message else "")) == 1
+
+    drive(app, flow)
+
+
+def test_a_commit_that_is_refused_says_why_in_the_form(project: Path) -> None:
+    git(project, "checkout", "--quiet", "--detach")
+    (project / RECIPE).write_text((project / RECIPE).read_text() + "seed: 7\n")
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        await opened(pilot)
+        await pilot.press("m")
+        await asked_for_message(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "HEAD is detached" in str(app.screen.query_one("#form-said", Static).content))
+
+    drive(app, flow)
+
+
+def test_what_was_not_saved_when_the_app_ended_without_asking_is_back_and_gone_once_it_is_discarded(
+    project: Path,
+) -> None:
+    before = (project / RECIPE).read_text()
+
+    async def write(pilot: Any) -> None:
+        stage = await opened(pilot)
+        await pilot.press("i", "#")
+        await checked(pilot)
+        assert stage.editor.unsaved  # and the app ends here, as with a terminal that is closed
+
+    async def find(pilot: Any) -> None:
+        stage = await opened(pilot)
+        assert stage.editor.area.text == f"#{before}"
+        assert "not saved" in status(stage)
+        assert git(project, "status", "--porcelain") == ""
+        await pilot.press("ctrl+z")
+        assert stage.editor.area.text == before
+        await pilot.press("ctrl+y", "q")
+        await asked(pilot)
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: pilot.app._exit)
+
+    async def find_nothing(pilot: Any) -> None:
+        stage = await opened(pilot)
+        assert stage.editor.area.text == before
+
+    for flow in (write, find, find_nothing):
+        drive(WorkbenchApp(project), flow)
+    assert (project / RECIPE).read_text() == before
+
+
+def test_what_is_saved_or_undone_leaves_no_draft(project: Path) -> None:
+    app = WorkbenchApp(project)
+    drafts = project / ".workbench" / "drafts"
+
+    async def flow(pilot: Any) -> None:
+        await opened(pilot)
+        for ends_it in ("ctrl+s", "ctrl+z"):
+            await pilot.press("i", "#")
+            await checked(pilot)
+            assert [each.name for each in drafts.iterdir()] == ["recipes%2Fdigits.yaml"]
+            await pilot.press(ends_it, "escape")
+            await checked(pilot)
+            assert list(drafts.iterdir()) == []
 
     drive(app, flow)
