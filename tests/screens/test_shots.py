@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_support import answers, drive, run_folder, until
+from app_support import answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from shots import SIZES, check, in_all_themes
 
