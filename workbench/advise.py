@@ -125,7 +125,7 @@ def _counted(summary: Mapping[str, Any], operators: Sequence[str]) -> dict[str, 
 
 def _is_worth_it(layer: Mapping[str, Any]) -> bool:
     least = _TABLE if layer["op"] == "Gather" else 1
-    return layer["parameters"] >= least and layer["bytes"] == 4 * layer["parameters"]
+    return bool(layer["parameters"] >= least and layer["bytes"] == 4 * layer["parameters"])
 
 
 def _weight_bytes(summary: Mapping[str, Any], operators: Sequence[str]) -> int:
