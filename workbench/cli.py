@@ -229,6 +229,30 @@ def logs(run: RunName = None, step: Annotated[str, typer.Argument(help="a step o
 
 
 @app.command()
+def record(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="NAME.workbench-run")],
+    run: RunName = None,
+    json: Json = False,
+) -> None:
+    """Write a run to one file that plays anywhere. Paths, names and secrets of this machine are taken out of it."""
+    import dataclasses
+    from json import dumps
+
+    from workbench import runs
+    from workbench.recorder import write
+
+    written = write(runs.find(_project(), run), output)
+    if json:
+        typer.echo(dumps({"file": str(output), **dataclasses.asdict(written)}, indent=2))
+        return
+    removed = ", ".join(f"{kind} {count} times" for kind, count in written.removed.items())
+    typer.echo(f"{output} has {written.size} bytes; taken out: {removed or 'nothing'}.", err=True)
+    for note in written.notes:
+        typer.echo(note, err=True)
+    typer.echo(output)
+
+
+@app.command()
 def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Stop a run; what it finished stays in the store."""
     from workbench import runs
