@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ class Answer:
             return None
 
 
+_RECORDED: dict[Path, Callable[[Command], Answer]] = {}
+"""Folders that are recordings, and what answers there."""
+
+
+def answer_from(project: Path, recorded: Callable[[Command], Answer]) -> None:
+    """Has ``recorded`` answer every command that is said in ``project`` from now on: no process is started there."""
+    _RECORDED[project] = recorded
+
+
 @dataclass(frozen=True)
 class Command:
     """The words after ``workbench``, and the project folder that they are said in."""
@@ -40,6 +50,8 @@ class Command:
 
     async def answer(self) -> Answer:
         """Runs the command to its end. Where the app ends first, so does the command."""
+        if (recorded := _RECORDED.get(self.project)) is not None:
+            return recorded(self)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             # -P: a file of the user's project must not stand in for a module of ours.

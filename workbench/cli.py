@@ -253,6 +253,36 @@ def record(
 
 
 @app.command()
+def play(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[RUN_OR_FILE]", help="a recording or a run; the shipped recording without")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=64, metavar="N", help="seconds in a second, 0.25 to 64")] = 1.0,
+) -> None:
+    """Show a recorded run in the app, as it went on. Needs no engine, GPU, git or project."""
+    import tempfile
+
+    from workbench import recording
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("workbench play needs a terminal.", "For pipes there is: workbench watch RUN")
+    from screens.play import play as play_file
+
+    if what is None:
+        play_file(recording.shipped(), speed)
+    elif recording.is_named(what):
+        play_file(Path(what), speed)
+    else:
+        from workbench import runs
+        from workbench.recorder import write
+
+        with tempfile.TemporaryDirectory(prefix="workbench-play-") as folder:
+            file = Path(folder) / f"run{recording.SUFFIX}"
+            write(runs.find(_project(), what), file)
+            play_file(file, speed)
+
+
+@app.command()
 def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Stop a run; what it finished stays in the store."""
     from workbench import runs

@@ -91,6 +91,11 @@ def shipped() -> Path:
     return asset("recordings") / f"digits{SUFFIX}"
 
 
+def is_named(text: str) -> bool:
+    """Whether ``text`` names a file rather than a run."""
+    return text.endswith(SUFFIX) or "/" in text or Path(text).is_file()
+
+
 def unpack(file: Path, folder: Path) -> Recording:
     """The recording in ``file``, unpacked to ``folder``. Raises UsageError where it is none, torn, or too large."""
     try:
