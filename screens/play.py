@@ -195,6 +195,7 @@ class PlayApp(WorkbenchApp):
 
     def on_say(self, message: Say) -> None:
         """Refuses: a recording starts nothing."""
+        message.prevent_default()  # what the app does with it elsewhere
         command = Command(message.words, self._project)
         self.notify(f"{REFUSED}\n$ {safe(command)}", severity="warning", markup=False)
 
