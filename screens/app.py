@@ -20,6 +20,7 @@ from screens.settings import Settings, load_settings, settings_file
 from screens.stage import Copied, Say
 from screens.table import Rows
 from screens.themes import THEMES
+from screens.unsaved import when_saved
 from screens.view import ProjectView, RunView
 from screens.workspace import Followed, WorkspaceScreen
 from workbench.project import project_of
@@ -87,6 +88,8 @@ class WorkbenchApp(App[None]):
 
     def on_seen(self, message: Seen) -> None:
         """Hands what is new to the screens that show it."""
+        if not self.is_running:
+            return  # the app is closing, and its screens have lost their parts
         view = message.view
         if isinstance(view, ProjectView):
             self._runs = view
@@ -159,6 +162,14 @@ class WorkbenchApp(App[None]):
                     binding.description, binding.tooltip, lambda a=action, n=node: self.run_action(a, n)
                 )
         yield SystemCommand("Theme", "dark, light, high contrast, the terminal's own", self.action_change_theme)
+
+    async def action_quit(self) -> None:
+        """Leaves, unless something unsaved would be lost: then it is asked."""
+        for screen in self.screen_stack:
+            if isinstance(screen, WorkspaceScreen):
+                when_saved(screen, self.exit, "Discard")
+                return
+        self.exit()
 
     def action_help(self) -> None:
         from screens.help import HelpScreen

@@ -9,7 +9,8 @@ from rich.padding import Padding
 from rich.text import Text
 from textual.widgets import Static
 
-from screens.blocks import Block, plain
+from screens.blocks import Block, cell, plain
+from screens.command import Answer
 from screens.paint import table, text
 
 
@@ -26,6 +27,12 @@ def painted(blocks: Iterable[Block], width: int) -> RenderableType:
             parts.append(Padding(table(block, max(width - indent, 10)), (0, 0, 0, indent)))
         parts += [Padding(text(sentence), (0, 0, 0, indent)) for sentence in block.below]
     return Group(*parts)
+
+
+def unsaid(answer: Answer) -> Block:
+    """Why a command has no answer, in its own words."""
+    told = (answer.stderr.strip() or answer.stdout.strip() or f"It ended with {answer.exit_code}.").splitlines()
+    return Block("", below=tuple(cell(line, "warn" if at == 0 else "") for at, line in enumerate(told[-8:])))
 
 
 class Blocks(Static):

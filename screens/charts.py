@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from screens.samples import bucket_end
+
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bits of a braille letter by line (0 to 3) and column (0 and 1)."""
 
@@ -66,11 +68,12 @@ def columns(histogram: Sequence[tuple[int, int]], width: int, height: int, show:
     """A histogram of ``(lower bound, count)`` over a logarithmic axis, its ends written by ``show``."""
     if not histogram or width < 8 or height < 3:
         return []
-    low, high = math.log(max(histogram[0][0], 1)), math.log(_end(histogram[-1][0]))
+    low, high = math.log(max(histogram[0][0], 1)), math.log(bucket_end(histogram[-1][0]))
     heights = [0.0] * width
     for bound, count in histogram:
         first, last = (
-            min(int((math.log(max(edge, 1)) - low) / (high - low) * width), width - 1) for edge in (bound, _end(bound))
+            min(int((math.log(max(edge, 1)) - low) / (high - low) * width), width - 1)
+            for edge in (bound, bucket_end(bound))
         )
         for x in range(first, max(last, first + 1)):
             heights[x] += count
@@ -83,14 +86,15 @@ def columns(histogram: Sequence[tuple[int, int]], width: int, height: int, show:
     return [*painted, Text(f"{least}{most:>{max(width - len(least), 0)}}", style="dim", no_wrap=True)]
 
 
-def _end(bound: int) -> int:
-    """Where the bucket that begins at ``bound`` ends: 16 to an octave, as workbench.bench.statistics.histogram has."""
-    return bound + max(1 << max(bound.bit_length() - 5, 0), 1)
-
-
 def bar(share: float, width: int) -> str:
     """A bar of ``share`` (0 to 1) of ``width`` letters."""
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     whole = "█" * (eighths // 8)
     part = _EIGHTHS[eighths % 8] if eighths % 8 else ""
     return f"{whole}{ {'▁': '▏', '▂': '▎', '▃': '▍', '▄': '▌', '▅': '▋', '▆': '▊', '▇': '▉'}.get(part, '') }"
+
+
+def spark(values: Sequence[float], width: int, top: float = 100.0) -> str:
+    """The newest ``width`` of the values as columns of one line, from 0 to ``top``; the newest at the right."""
+    newest = list(values)[-width:] if width > 0 else []
+    return "".join(_EIGHTHS[1 + min(max(round(value / top * 7), 0), 7)] for value in newest).rjust(max(width, 0))

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from rich.text import Text
+from textual.events import Key
 from textual.widgets import TextArea
 
 from screens.code import Highlight, Kind
+from screens.words import safe
 
 _KINDS: tuple[Kind, ...] = ("comment", "key", "string", "number", "word", "added", "removed", "head")
+
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) != "\t"} | {0x7F: 0x2421}
+
+
+def _visible(line: str) -> str:
+    """``line``, as long as it is, with a letter of its own for each that would steer a terminal or turn text around."""
+    if line.isprintable():
+        return line
+    pictured = line.translate(_PICTURES)
+    return "".join(char if char == "\t" or safe(char) == char else "\N{REPLACEMENT CHARACTER}" for char in pictured)
 
 
 class CodeArea(TextArea):
@@ -39,6 +52,17 @@ class CodeArea(TextArea):
         self._highlight = highlight
         self._problems: frozenset[int] = frozenset()
 
+    async def _on_key(self, event: Key) -> None:
+        """Escape is left to those around: the text area's own way is to go on to whatever comes next."""
+        if event.key == "escape":
+            event.prevent_default()
+
+    def go_to(self, line: int) -> None:
+        """Puts the cursor on the first word of a line (the first is 1), the line in the middle of the screen."""
+        at = min(max(line, 1), self.document.line_count) - 1
+        text = self.document.get_line(at)
+        self.move_cursor((at, len(text) - len(text.lstrip())), center=True)
+
     def mark(self, lines: Collection[int]) -> None:
         """Marks lines (the first is 1) as having problems."""
         if frozenset(lines) != self._problems:
@@ -52,7 +76,7 @@ class CodeArea(TextArea):
             self.load_text(text)
 
     def get_line(self, line_index: int) -> Text:
-        text = super().get_line(line_index)
+        text = Text(_visible(self.document.get_line(line_index)), end="", no_wrap=True)
         for start, end, kind in self._highlight(text.plain):
             text.stylize(self.get_component_rich_style(f"code--{kind}", partial=True), start, end)
         if line_index + 1 in self._problems:

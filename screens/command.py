@@ -28,6 +28,8 @@ class Answer:
             return None
 
 
+REFUSED = "This is a recording: nothing is carried out in it."
+
 _RECORDED: dict[Path, Callable[[Command], Answer]] = {}
 """Folders that are recordings, and what answers there."""
 
@@ -37,12 +39,18 @@ def answer_from(project: Path, recorded: Callable[[Command], Answer]) -> None:
     _RECORDED[project] = recorded
 
 
+def is_recording(project: Path) -> bool:
+    """Whether the folder is a recording, in which nothing is done."""
+    return project in _RECORDED
+
+
 @dataclass(frozen=True)
 class Command:
-    """The words after ``workbench``, and the project folder that they are said in."""
+    """The words after ``workbench``, the project folder that they are said in, and what is given on stdin."""
 
     words: tuple[str, ...]
     project: Path
+    given: bytes = b""
 
     def __str__(self) -> str:
         """The command as one would type it in the project."""
@@ -60,12 +68,12 @@ class Command:
             "workbench",
             *self.words,
             cwd=self.project,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if self.given else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await process.communicate()
+            out, err = await process.communicate(self.given or None)
         except asyncio.CancelledError:
             process.kill()
             await process.wait()

@@ -15,12 +15,12 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer, Input, Label, TextArea
 
 from screens.app import WorkbenchApp
-from screens.command import Command, answer_from
+from screens.command import REFUSED, Command, answer_from
 from screens.command_bar import CommandBar
 from screens.play_clock import IDLE_SECONDS, PlayClock
 from screens.play_source import Played, PlaySource
 from screens.playback_bar import PlaybackBar
-from screens.recorded import REFUSED, RecordedAnswers
+from screens.recorded import RecordedAnswers
 from screens.settings import Settings, load_settings, settings_file
 from screens.stage import STAGES, Say
 from screens.stage_bar import StageBar
@@ -94,7 +94,7 @@ class PlayScreen(WorkspaceScreen):
         super().__init__(recording.folder, recording.manifest.recipe, stage="run", folder=recording.run)
         self.clock = clock
         self._played = played
-        self._answers = RecordedAnswers(recording.manifest)
+        self._answers = RecordedAnswers(recording)
         answer_from(recording.folder, self._answers.answer)
 
     def compose(self) -> ComposeResult:
@@ -114,13 +114,13 @@ class PlayScreen(WorkspaceScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that move what plays are letters where one types."""
-        typing = isinstance(self.focused, Input | TextArea)
+        at = self.focused
+        typing = isinstance(at, Input) or isinstance(at, TextArea) and not at.read_only
         return not (typing and action in _MOVES) and super().check_action(action, parameters)
 
     def show_run(self, view: RunView) -> None:
         """Shows the run as it stood; asks again where commands had other answers before."""
-        ended = frozenset(step.id for step in view.state.steps.values() if step.status not in ("waiting", "running"))
-        others = self._answers.see(ended)
+        others = self._answers.see(view.state)
         super().show_run(view)
         if others:
             self.look()

@@ -14,7 +14,7 @@ from screens.words import ABSENT, items, mapping, number, part, quantity
 from workbench.events import RunState
 
 GATE_TONES: Mapping[str, Tone] = {"holds": "good", "fails": "bad", "undecided": "warn"}
-_VERDICT_TONES: Mapping[str, Tone] = {"faster": "good", "slower": "bad"}
+VERDICT_TONES: Mapping[str, Tone] = {"faster": "good", "slower": "bad"}
 
 
 def report_blocks(state: RunState) -> list[Block]:
@@ -171,7 +171,7 @@ def latency_table(found: list[Variant]) -> Iterator[Block]:
                 if own.get("p99_ns") is not None
                 else "not enough samples",
                 _with_interval(each.latency.get("ratio"), each.latency.get("ratio_interval")),
-                Cell(words.safe(verdict_words), _VERDICT_TONES.get(verdict_words, "")),
+                Cell(words.safe(verdict_words), VERDICT_TONES.get(verdict_words, "")),
             )
         )
     yield Block(

@@ -55,10 +55,12 @@ class Container:
 
 @dataclass(frozen=True)
 class Window:
-    """The queries that ended in about a quarter of a second: their latencies as ``(lower bound in ns, count)``."""
+    """The queries that ended in about a quarter of a second: their latencies as ``(lower bound in ns, count)``, and how
+    many waited for their answer at its end (None: the load sends one at a time)."""
 
     time: float
     histogram: tuple[tuple[int, int], ...]
+    waiting: int | None = None
 
     @property
     def count(self) -> int:
@@ -82,6 +84,11 @@ def merged(windows: Iterable[Window]) -> list[tuple[int, int]]:
     return sorted(found.items())
 
 
+def bucket_end(bound: int) -> int:
+    """Where the bucket that begins at ``bound`` ends: 16 to an octave, as workbench.bench.statistics.histogram has."""
+    return bound + max(1 << max(bound.bit_length() - 5, 0), 1)
+
+
 def percentile(histogram: Sequence[tuple[int, int]], level: str) -> float | None:
     """A percentile in ns, to the 6% of a bucket; None where there are too few queries for it."""
     total = sum(count for _, count in histogram)
@@ -92,9 +99,9 @@ def percentile(histogram: Sequence[tuple[int, int]], level: str) -> float | None
     return float(histogram[min(at, len(histogram) - 1)][0])
 
 
-def over_time(windows: Sequence[Window], level: str) -> list[float | None]:
-    """A percentile over time: each over the :data:`ROLLED` windows up to then."""
-    return [percentile(merged(windows[max(0, end - ROLLED) : end]), level) for end in range(1, len(windows) + 1)]
+def over_time(windows: Sequence[Window], level: str, rolled: int = ROLLED) -> list[float | None]:
+    """A percentile over time: each over the ``rolled`` windows up to then."""
+    return [percentile(merged(windows[max(0, end - rolled) : end]), level) for end in range(1, len(windows) + 1)]
 
 
 def throughput(windows: Sequence[Window]) -> float | None:
@@ -123,21 +130,12 @@ class Newest:
 
     def take(self, line: bytes) -> None:
         """Takes a line in; one that is no sample is left out."""
-        try:
-            found = mapping(msgspec.json.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # half a line, of a disk that was full
-        step, values, time = str(found.get("step")), mapping(found, "values"), number(found.get("time")) or 0.0
-        series = str(values.get("series", ""))
-        match found.get("kind"):
-            case "sensors":
-                self._sensors.append(_sensor(time, values))
-            case "container":
-                tree = mapping(values, "tree")
-                reading = Container(time, number(tree.get("cpu")) or 0.0, number(tree.get("memory")) or 0.0)
+        match parsed(line):
+            case (_, _, Sensor() as sensor):
+                self._sensors.append(sensor)
+            case (step, _, Container() as reading):
                 self._containers.setdefault(step, deque(maxlen=KEPT)).append(reading)
-            case "latency":
-                window = Window(time, tuple(_buckets(values)))
+            case (step, series, Window() as window):
                 self._latencies.setdefault((step, series), deque(maxlen=KEPT)).append(window)
 
 
@@ -177,6 +175,26 @@ class SampleSource:
         return lines[1:] if skipped and (first or start) else lines
 
 
+def parsed(line: bytes) -> tuple[str, str, Sensor | Container | Window] | None:
+    """The step, the series and the sample of a line; None for half a line, of a disk that was full, and other kinds."""
+    try:
+        found = mapping(msgspec.json.decode(line))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    step, values, time = str(found.get("step")), mapping(found, "values"), number(found.get("time")) or 0.0
+    series = str(values.get("series", ""))
+    match found.get("kind"):
+        case "sensors":
+            return step, series, _sensor(time, values)
+        case "container":
+            tree = mapping(values, "tree")
+            return step, series, Container(time, number(tree.get("cpu")) or 0.0, number(tree.get("memory")) or 0.0)
+        case "latency":
+            waiting = number(values.get("waiting"))
+            return step, series, Window(time, tuple(_buckets(values)), None if waiting is None else int(waiting))
+    return None
+
+
 def _sensor(time: float, values: Mapping[str, Any]) -> Sensor:
     return Sensor(
         time,
@@ -192,5 +210,6 @@ def _buckets(values: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     for pair in items(values, "histogram"):
         if isinstance(pair, list) and len(pair) == 2:
             bound, count = number(pair[0]), number(pair[1])
-            if bound is not None and count is not None:
+            # A line may say anything: of what no clock measures nothing is kept.
+            if bound is not None and count is not None and 0 <= bound < 2**63 and 0 < count < 2**63:
                 yield int(bound), int(count)

@@ -50,6 +50,15 @@ class Stage(Vertical):
     def show(self, view: RunView | None) -> None:
         """Shows the run as it stands; None where the recipe has never run."""
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether the stage has something that is not saved and would be lost with it."""
+        return False
+
+    def save(self) -> bool:
+        """Saves what is unsaved; False where it could not be, which the stage tells."""
+        return True
+
     def copyable(self) -> str:
         """What of this stage one may want elsewhere, such as a reference; "" for the command on the screen."""
         return ""

@@ -14,6 +14,7 @@ from screens import progress
 from screens.command_bar import CommandBar
 from screens.stage import STAGES, Say, Stage
 from screens.stage_bar import StageBar
+from screens.unsaved import when_saved
 from screens.view import ProjectView, RunView
 from screens.words import safe
 from workbench.runs import command_line
@@ -125,13 +126,13 @@ class WorkspaceScreen(Screen[None]):
             self.stage.show(self.view)
 
     def action_leave(self) -> None:
-        self.dismiss()
+        when_saved(self, self.dismiss, "Discard")
 
     def action_run_recipe(self) -> None:
-        self.post_message(Say("run", self.recipe, "--detach"))
+        when_saved(self, lambda: self.post_message(Say("run", self.recipe, "--detach")), "Run as saved before")
 
     def action_replay(self) -> None:
-        self.post_message(Say("replay", self.recipe))
+        when_saved(self, lambda: self.post_message(Say("replay", self.recipe)), "Replay as saved before")
 
     def action_cancel_run(self) -> None:
         if self.view is not None:

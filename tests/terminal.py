@@ -81,6 +81,10 @@ class Terminal:
             raise TimeoutError(f"Nothing was painted in {seconds:g} s. The screen:\n{self.text()}")
         return os.read(self._fifo, 1 << 20)
 
+    def readable(self, seconds: float = 0.02) -> bool:
+        """Whether the command writes something to the terminal in that time."""
+        return bool(select.select([self._fifo], [], [], seconds)[0])
+
     def wait_for(self, what: str | Callable[[str], bool], seconds: float = 60.0) -> str:
         """Waits until the screen has the text ``what``, or satisfies it; the screen then."""
         wanted = (lambda text: what in text) if isinstance(what, str) else what

@@ -97,6 +97,7 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     from workbench.dryrun import foresee
     from workbench.lookup import Lookup
     from workbench.run import machine_facts, pins_for, planned
+    from workbench.steps import check_machine
     from workbench.store import Store
 
     machine, isa = machine_facts()
@@ -107,6 +108,9 @@ def _dry_run(file: "RecipeFile", request: "Request", json: bool) -> None:
     )
     rows = foresee(planned(file, pins, request.until), lookup, file.project, request.recipe)
     print_table(["step", "will", "because"], rows, json=json)
+    for row in rows:
+        if row["will"] in ("run", "depends"):
+            check_machine(row["kind"])
 
 
 def _start(request: "Request", detach: bool, json: bool) -> None:
@@ -135,6 +139,38 @@ def _watch(folder: Path, json: bool, *, cancel: bool = True) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop if cancel else leave)
     return runs.exit_code_of(follow(folder, json=json))
+
+
+@app.command()
+def new(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file of this project")],
+    evaluate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to score variants on")] = None,
+    calibrate: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="samples to take ranges from")] = None,
+    name: Annotated[str, typer.Option(help="the recipe's name; the model's without")] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="RECIPE", help="where to; recipes/NAME.yaml without")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the recipe, write nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a recipe that is there")] = False,
+    json: Json = False,
+) -> None:
+    """Write a first recipe for a model, with reasons."""
+    from json import dumps
+
+    from workbench.new import draft, write
+
+    found = draft(model, evaluate=evaluate, calibrate=calibrate, name=name, output=output, force=force)
+    if not dry_run:
+        write(found, force=force)
+    if json:
+        typer.echo(dumps(found.as_json(written=not dry_run), indent=2, ensure_ascii=False))
+    elif dry_run:
+        typer.echo(found.text, nl=False)
+    else:
+        typer.echo(found.shown)
+    if not dry_run:
+        first = f"make {found.lacks} (the recipe says how), then: " if found.lacks else ""
+        typer.echo(f"Look it over. Next: {first}workbench run {found.shown}", err=True)
 
 
 @app.command()
@@ -283,6 +319,25 @@ def play(
 
 
 @app.command()
+def report(
+    run: RunName = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="report.html in the run's folder without")
+    ] = None,
+) -> None:
+    """A run as one HTML page, with its plots."""
+    import os
+
+    from screens.report_html import write_report
+    from workbench import runs
+
+    folder = runs.find(_project(), run)
+    path = output or Path(os.path.relpath(folder / "report.html"))
+    write_report(folder, path)
+    typer.echo(path)
+
+
+@app.command()
 def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Stop a run; what it finished stays in the store."""
     from workbench import runs
@@ -297,7 +352,7 @@ def cancel(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @app.command()
 def gc(json: Json = False) -> None:
-    """Remove what no newest run of a recipe needs from the store."""
+    """Remove what no newest run needs, from store and engine."""
     from screens.tables import print_table
     from workbench.gc import collect
 
@@ -376,12 +431,36 @@ def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL")], json: Json 
 
 
 @app.command()
-def diff(recipe: RecipePath, rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD", json: Json = False) -> None:
+def diff(
+    recipe: RecipePath,
+    rev: Annotated[str, typer.Argument(metavar="[REV]")] = "HEAD",
+    text: Annotated[bool, typer.Option("--text", help="the recipe's text, as a unified difference")] = False,
+    json: Json = False,
+) -> None:
     """What changed in recipe and figures since a revision."""
     from screens.tables import print_table
-    from workbench.diff import changes
+    from workbench.diff import changes, text_diff
 
-    print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+    if text and json:
+        raise UsageError("--text prints a text.", "Leave --json away.")
+    if text:
+        typer.echo(text_diff(recipe, rev), nl=False)
+    else:
+        print_table(["where", "what", "before", "now"], changes(recipe, rev), json=json)
+
+
+@app.command("history")
+def list_history(
+    recipe: RecipePath,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="how many commits at most")] = 50,
+    json: Json = False,
+) -> None:
+    """The commits that changed a recipe or its lock, newest first."""
+    from screens.tables import print_table
+    from workbench.revisions import as_line, revisions
+
+    rows = list(revisions(recipe, limit))
+    print_table(["commit", "date", "changed", "figures", "subject"], rows if json else map(as_line, rows), json=json)
 
 
 @app.command()
@@ -520,6 +599,11 @@ def push(
         typer.echo(dumps(stored, indent=2))
         return
     typer.echo(f"{stored['reference']} {stored['digest']}; the recipe may name the files there:", err=True)
+    if stored["only_here"]:
+        typer.echo(
+            "That is a folder of this machine: for others, store them in a registry with --to REGISTRY/NAME:TAG.",
+            err=True,
+        )
     typer.echo(as_recipe_lines(stored["sources"]))
 
 

@@ -71,6 +71,14 @@ def read(path: Path) -> Document:
 
     Raises UsageError where the file cannot be read, RecipeError where it is not a plain YAML mapping.
     """
+    return parse(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text in the file at ``path``, its line ends as they are.
+
+    Raises UsageError where the file cannot be read, RecipeError where it is no text or too much of it.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -78,18 +86,22 @@ def read(path: Path) -> Document:
         raise UsageError(f"There is no file {path}.", "Name a recipe, such as recipes/digits.yaml.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    return parse_bytes(raw, path)
+    return decode(raw, path)
 
 
 def parse_bytes(raw: bytes, path: Path) -> Document:
     """The YAML mapping in the bytes of a file; ``path`` is for messages only. Raises RecipeError."""
+    return parse(decode(raw, path), path)
+
+
+def decode(raw: bytes, path: Path) -> str:
+    """The text that the bytes of a file are; ``path`` is for messages only. Raises RecipeError."""
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no recipe.")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
-    return parse(text, path)
 
 
 def parse(text: str, path: Path) -> Document:

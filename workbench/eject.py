@@ -117,7 +117,7 @@ def _into(folder: Path, params: Mapping[str, Any], parts: Mapping[str, Path]) ->
 def _write(new: Path, scratch: Path, params: Mapping[str, Any], parts: Mapping[str, Path]) -> None:
     from workbench.engine.load import archive
     from workbench.image import downloads, wheels
-    from workbench.image.context import Content, lay_out
+    from workbench.image.context import Content, lay_out, write_dockerfile
     from workbench.image.docker import base_of, dockerfile_of
 
     pins = wheels.read_pins(parts["wheels_pins"])
@@ -125,7 +125,8 @@ def _write(new: Path, scratch: Path, params: Mapping[str, Any], parts: Mapping[s
     version = str(params.get("version", "1"))
     content = Content(pins["wheels"], files, parts["model"], parts["signature"], params["name"], version)
     base = base_of(parts, params["python"], pins["python"])
-    lay_out(new, dockerfile_of(base, params, f"sha256:{downloads.sha256_of(parts['model'])}"), content)
+    lay_out(new, content, params["created"])
+    write_dockerfile(new, dockerfile_of(base, params, f"sha256:{downloads.sha256_of(parts['model'])}"))
     if base.config:
         with (new / "base.tar").open("wb") as file:
             file.writelines(archive(base.config, [parts["base_blob"]], base.reference))
@@ -162,8 +163,8 @@ wheels lie in `wheels/`, and the build stage refuses to run with a network.
 | | |
 | --- | --- |
 | `Dockerfile` | two stages: one unpacks the wheels, the other only copies |
-| `model/` | the model and its signature, as they lie in the image: another model of the same signature goes here |
-| `server/` | the server's source, as it lies in the image |
+| `model.tar` | the model and its signature, as they lie in the image: another model of the same signature goes here |
+| `server.tar` | the server's source, as it lies in the image |
 | `wheels/` | the locked wheels, as published; `build/wheels.json` has the sha256 of each |
 | `build/` | what the build stage runs, and its list of what an image does without (`omit.txt`) |
 {archive if imported else ""}"""

@@ -1,4 +1,4 @@
-"""Removing from the store what nothing needs any more."""
+"""Removing from the store, and from the engine, what nothing needs any more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from workbench.store import Store, held, remove_tree
 
 def collect(project: Path) -> list[dict[str, Any]]:
     """Removes results that no newest run of a recipe used, objects that no result names, replays and scratch of dead
-    runs; a row for each with how many files and bytes went. Raises UsageError while a run is on."""
+    runs, and in the engine the images of this project's recipes that are left of such results; a row for each with how
+    many files and bytes went. Raises UsageError while a run is on."""
     store = Store(project / ".workbench")
     if alive := [folder.name for folder in runs.all_runs(project) if runs.is_alive(folder)]:
         raise UsageError(f"Run {alive[0]} is at work on the store.", "Wait for its end, or cancel it.")
@@ -31,18 +32,46 @@ def collect(project: Path) -> list[dict[str, Any]]:
         replays = store.folder / "replays"
         rows.append(_remove("replays that died", list(replays.glob("*"))))
     store.sweep()
-    return [*rows, *_engine_images()]
+    return [*rows, *_engine_images(project, store)]
 
 
-def _engine_images() -> Iterable[dict[str, Any]]:
-    """Takes the images of ours out of the engine, where there is one: what is run again is loaded again."""
+def _engine_images(project: Path, store: Store) -> Iterable[dict[str, Any]]:
+    """Takes images of ours out of the engine, where there is one: those of this project that no result in the store is,
+    and bases that no image stands on."""
     from workbench.engine.connect import connect
-    from workbench.engine.load import loaded_images, remove_images
+    from workbench.engine.load import loaded_images, remove_images, tag_of, unused_bases
 
     with contextlib.suppress(MachineLacks), connect() as client:
-        images = loaded_images(client)
-        gone = remove_images(client, list(images))
+        images, kept = loaded_images(client), _kept_images(store)
+        mine = {tag_of(name, "") for name in _names(project)}
+        left = [tag for tag in images if tag.startswith(tuple(mine)) and _digits(tag) not in kept]
+        gone = remove_images(client, left)
+        gone += remove_images(client, [tag for tag in unused_bases(client) if _digits(tag) not in kept])
         yield {"removed": "images in the engine", "files": len(gone), "bytes": sum(images[tag] for tag in gone)}
+
+
+def _digits(tag: str) -> str:
+    return tag.rpartition(":")[2]
+
+
+def _names(project: Path) -> set[str]:
+    """The names of the recipes that have runs here."""
+    return {name for folder in runs.all_runs(project) if (name := runs.state_of(folder).name)}
+
+
+def _kept_images(store: Store) -> set[str]:
+    """The digits in the engine's names of the images and bases that the results in the store are."""
+    from workbench.engine.load import tag_of
+    from workbench.image.docker import assembled
+
+    kept = set()
+    for path in store.results.glob("*/*.json"):
+        values = json.loads(path.read_bytes())["values"]
+        if "debian" in values:
+            kept.add(_digits(assembled(values).reference))
+        elif "manifest" in values and "config" in values:
+            kept.add(_digits(tag_of("", values["config"])))
+    return kept
 
 
 def _files(result: Path) -> Iterable[dict[str, Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from tenacity import retry, retry_if_exception_message, stop_after_attempt, wait
 from workbench.errors import UsageError
 
 if TYPE_CHECKING:
+    import git
     from git import Repo
 
 TURN_OFF = "Turn automatic commits off with --no-commit, or for good with: git config workbench.commit false"
@@ -132,9 +135,59 @@ def text_at(path: Path, revision: str) -> str | None:
         raise UsageError(f"There is no revision {revision} in {repo.working_dir}.", "See: git log") from None
     inside = path.resolve().relative_to(Path(str(repo.working_dir)).resolve())
     try:
-        return str(repo.git.show(f"{revision}:{inside.as_posix()}"))
+        return str(repo.git.show(f"{revision}:{inside.as_posix()}", strip_newline_in_stdout=False))
     except git.GitCommandError:
         return None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit, and the files it ``changed``: what each held in its first parent and in it, None where it was not."""
+
+    id: str
+    when: datetime
+    subject: str
+    changed: Mapping[Path, tuple[str | None, str | None]]
+
+
+def commits_of(paths: Sequence[Path], limit: int) -> list[Commit]:
+    """The latest ``limit`` commits that changed one of the files at ``paths``, newest first; none before the first.
+
+    Raises UsageError outside git.
+    """
+    try:
+        repo = _repository(paths[0].parent)
+    except NotCommitted as error:
+        raise UsageError(str(error), "Make one: git init") from None
+    with contextlib.closing(repo):
+        if not repo.head.is_valid():
+            return []
+        top = Path(str(repo.working_dir)).resolve()
+        inside = {path: path.relative_to(top).as_posix() for path in paths}
+        # literal: a name with a * or a : in it is that name and no pattern
+        specs = [f":(literal){name}" for name in inside.values()]
+        found = []
+        for commit in repo.iter_commits("HEAD", paths=specs, max_count=limit):
+            now, before = _tree(commit), _tree(next(iter(commit.parents), None))
+            texts = {path: (_text(before, name), _text(now, name)) for path, name in inside.items()}
+            changed = {path: pair for path, pair in texts.items() if pair[0] != pair[1]}
+            found.append(Commit(str(commit.hexsha), commit.committed_datetime, str(commit.summary), changed))
+        return found
+
+
+def _tree(commit: git.Commit | None) -> git.Tree | None:
+    """What is in a commit; None for none, also where a shallow clone has not got it."""
+    with contextlib.suppress(ValueError):
+        return commit.tree if commit is not None else None
+    return None
+
+
+def _text(tree: git.Tree | None, name: str) -> str | None:
+    with contextlib.suppress(KeyError):
+        found = tree / name if tree is not None else None
+        if found is not None and found.type == "blob":
+            return bytes(found.data_stream.read()).decode(errors="surrogateescape")
+    return None
 
 
 def head_of(project: Path) -> str:

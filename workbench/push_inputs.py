@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench import lock, recipe
 from workbench.errors import UsageError
+from workbench.registry.folder import Folder
 from workbench.registry.where import open_destination
 from workbench.store import Store, canonical, digest_of
 
@@ -20,8 +21,9 @@ def push_inputs(path: Path, to: str = "") -> dict[str, Any]:
     """Stores the files that the recipe at ``path`` names by path where its image goes (or at ``to``).
 
     They become the layers of an OCI artifact, titled by their paths, whose tag is the image's with ``.inputs``: a
-    registry keeps what a tag names. Gives ``reference``, ``digest``, and ``sources``: what to write into the recipe, by
-    place. Raises UsageError where there is nothing to store or nowhere to put it.
+    registry keeps what a tag names. Gives ``reference``, ``digest``, ``sources``: what to write into the recipe, by
+    place, and ``only_here``: whether the place is a folder of this machine. Raises UsageError where there is nothing to
+    store or nowhere to put it.
     """
     file = recipe.load(path)
     place = to or (file.recipe.push.to if file.recipe.push else "")
@@ -55,7 +57,8 @@ def push_inputs(path: Path, to: str = "") -> dict[str, Any]:
     }
     stored = target.add_manifest(canonical(manifest), _MANIFEST, f"{tag}.inputs")
     places = {name: f"{target.name}@{layer['digest']}" for name, layer in zip(files, layers, strict=True)}
-    return {"reference": f"{target.name}:{tag}.inputs", "digest": stored, "sources": places}
+    only_here = isinstance(target, Folder)
+    return {"reference": f"{target.name}:{tag}.inputs", "digest": stored, "sources": places, "only_here": only_here}
 
 
 def _refuse_parts(file: recipe.RecipeFile) -> None:

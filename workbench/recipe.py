@@ -36,7 +36,12 @@ class RecipeFile:
     @property
     def lock_path(self) -> Path:
         """Where the lock of this recipe lies: beside it."""
-        return self.path.with_suffix(".lock.yaml")
+        return lock_path_of(self.path)
+
+
+def lock_path_of(path: Path) -> Path:
+    """Where the lock of the recipe at ``path`` lies."""
+    return path.with_suffix(".lock.yaml")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:

@@ -122,17 +122,13 @@ def _notes(run: Path, recipe: Path, state: RunState) -> Iterator[str]:
 
 def _answers(project: Path, recipe: Path, state: RunState, scrub: Scrubber) -> Iterator[Answered]:
     """What the commands say that the app's stages ask of a recipe."""
-    asked: list[tuple[tuple[str, ...], str]] = [(("dockerfile", state.recipe), "")]
-    asked += [(("image", state.recipe, "--json"), step.id) for step in state.steps.values() if step.kind in _BUILDS]
-    try:
-        source = document.read(recipe).data["model"]["source"]
-    except (WorkbenchError, LookupError, TypeError):
-        source = None
-    if isinstance(source, str):
-        asked.append((("inspect", source, "--json"), ""))
+    asked = list(_asked(recipe, state))
+    text = recipe.read_bytes()
     with ThreadPoolExecutor() as threads:
-        said = threads.map(lambda each: _said(each[0], project), asked)
+        said = threads.map(lambda each: _said(each[0], project, text), asked)
         for (words, after), found in zip(asked, said, strict=True):
+            if found.returncode and not found.stdout:
+                continue  # it could not tell today; what it might have told then is not known
             yield Answered(
                 words=tuple(map(scrub.text, words)),
                 exit_code=found.returncode,
@@ -142,22 +138,42 @@ def _answers(project: Path, recipe: Path, state: RunState, scrub: Scrubber) -> I
             )
 
 
-def _said(words: tuple[str, ...], project: Path) -> subprocess.CompletedProcess[str]:
+def _asked(recipe: Path, state: RunState) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The words of each command, and what must be over for its answer of today to have been the one then."""
+    name = state.recipe
+    yield ("validate", name, "--stdin", "--json"), ""
+    for step in state.steps.values():
+        if step.kind in _BUILDS:
+            yield ("dockerfile", name), step.id
+            yield ("image", name, "--json"), step.id
+    yield ("diff", name, "--text"), recording.END
+    yield ("diff", name, "--json"), recording.END
+    yield ("history", name, "--limit", "25", "--json"), recording.END
+    try:
+        source = document.read(recipe).data["model"]["source"]
+    except (WorkbenchError, LookupError, TypeError):
+        return
+    if isinstance(source, str):
+        yield ("inspect", source, "--json"), ""
+
+
+def _said(words: tuple[str, ...], project: Path, given: bytes) -> subprocess.CompletedProcess[str]:
+    """What a command answers; one that reads what is given is given the recipe."""
     # -P: a file of the user's project must not stand in for a module of ours.
     command = [sys.executable, "-P", "-m", "workbench", *words]
     try:
-        return subprocess.run(
+        done = subprocess.run(
             command,
             cwd=project,
-            stdin=subprocess.DEVNULL,
+            input=given if "--stdin" in words else b"",
             capture_output=True,
-            text=True,
-            errors="replace",
             timeout=_ANSWER_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"It took more than {_ANSWER_SECONDS} s.")
+    out, err = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, out, err)
 
 
 def _scrubbed(text: str, scrub: Scrubber) -> str:

@@ -29,6 +29,9 @@ from workbench.errors import UsageError
 SUFFIX = ".workbench-run"
 FORMAT = 1
 
+END = "*"
+"""In the place of a step: the run must have ended."""
+
 MIB = 1 << 20
 LIMITS = {
     "recording.json": 16 * MIB,
@@ -52,7 +55,7 @@ _CURE = "Make it again on the machine that it is from: workbench record RUN -o F
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """What ``workbench`` with ``words`` answered when the recording was made: something of the time after ``after``.
 
-    ``after`` is the step that must have ended for it to be so; "" where it was so from the beginning.
+    ``after`` is the step that must have ended for it to be so, or :data:`END`; "" where it was so from the beginning.
     """
 
     words: tuple[str, ...]
@@ -79,6 +82,11 @@ class Recording:
 
     folder: Path
     manifest: Manifest
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe's file."""
+        return self.folder / self.manifest.recipe
 
     @property
     def run(self) -> Path:
@@ -115,8 +123,8 @@ def _told(error: Exception) -> str:
 def _unpacked(file: Path, archive: zipfile.ZipFile, folder: Path) -> Recording:
     parts = _checked(file, archive)
     manifest = _manifest(file, _read(file, archive, parts["recording.json"]))
-    recipe = folder / manifest.recipe
     found = Recording(folder, manifest)
+    recipe = found.recipe
     places = {"recipe.yaml": recipe, "recipe.lock.yaml": recipe.with_name(f"{recipe.stem}.lock.yaml")}
     (found.run / "logs").mkdir(parents=True)
     recipe.parent.mkdir(parents=True, exist_ok=True)

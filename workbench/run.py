@@ -36,7 +36,7 @@ from workbench.plan import (
 from workbench.process import adopt_orphans, kill_descendants
 from workbench.runs import Request, load_request
 from workbench.samples import SampleLog
-from workbench.steps import KINDS
+from workbench.steps import KINDS, check_machine
 from workbench.store import Result, Store, remove_tree, unwritable
 
 
@@ -107,6 +107,8 @@ class Run:
         )
         self.done: dict[str, Done] = {}
         self.samples = SampleLog(folder / "samples.jsonl")
+        self.at: Step
+        self.ahead: list[Step] = []
         self.deferred: list[Step] = []
         self.broken_gates: list[WorkbenchError] = []
 
@@ -128,6 +130,7 @@ class Run:
         if self.lock is not None and "tools" not in self.request.update:
             check_toolchain(self.lock, steps, self.file.lock_path)
         self.log.write(events.Planned(steps=[(step.id, step.kind) for step in steps]))
+        self.ahead = steps
         self.deferred = [step for step in steps if KINDS[step.kind].reads_lock]
         self._go_through([step for step in steps if step not in self.deferred])
 
@@ -138,10 +141,11 @@ class Run:
     def _go_through(self, steps: list[Step]) -> None:
         try:
             for step in steps:
+                self.at = step
                 self.stop.check()
                 self._step(step)
         except WorkbenchError as error:
-            self.log.write(events.StepFailed(step=step.id, error=error.as_record()))
+            self.log.write(events.StepFailed(step=self.at.id, error=error.as_record()))
             raise
 
     def _announce(self) -> None:
@@ -185,7 +189,16 @@ class Run:
             self._finish(step, key, found, result, reused=True, seconds=0.0)
         return result is not None
 
+    def _check_machine(self, step: Step) -> None:
+        """Before ``step`` is made, the first of all: a machine that lacks what a later one needs says so at once."""
+        ahead, self.ahead = self.ahead, []
+        for later in ahead[ahead.index(step) :] if ahead else ():
+            self.at = later
+            check_machine(later.kind)
+        self.at = step
+
     def _make(self, step: Step, key: str, found: dict[str, str]) -> None:
+        self._check_machine(step)
         started = time.monotonic()
         self.log.write(events.StepStarted(step=step.id, key=key, ingredients=found))
         sources = [self.project / source.path for source in step.inputs.values() if isinstance(source, SourceFile)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,9 @@ class Edited:
 
     def diff(self) -> str:
         """The change as a unified diff; empty where there is none."""
-        lines = (self.before.splitlines(keepends=True), self.after.splitlines(keepends=True))
-        name = str(self.path)
-        return "".join(
-            line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-            for line in difflib.unified_diff(*lines, f"a/{name}", f"b/{name}")
-        )
+        from workbench.diff import unified
+
+        return unified(self.path, self.before, self.after)
 
 
 def edited(path: Path, settings: Sequence[str], removals: Sequence[str] = ()) -> Edited:

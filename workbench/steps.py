@@ -10,6 +10,7 @@ below ``emit.scratch`` and named in the :class:`Outputs`. A step raises the erro
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ class StepKind:
     ``packages`` are the workbench packages and asset folders whose content decides the result, ``tools`` the installed
     distributions; ``isa`` says that the instruction set decides it too. ``decision`` steps are cheap, decide on the
     values of other steps and run in the run process (:mod:`workbench.decide`). A step that ``reads_lock`` is carried
-    out when the run has written the lock.
+    out when the run has written the lock. ``needs`` is a function that raises MachineLacks where this machine lacks
+    what such a step needs: it is asked before anything is made.
     """
 
     function: str
@@ -60,6 +62,7 @@ class StepKind:
     isa: bool = False
     in_place: str = ""
     reads_lock: bool = False
+    needs: str = ""
 
 
 _MODEL = ("onnx", "onnxruntime", "numpy")
@@ -86,7 +89,11 @@ KINDS: Mapping[str, StepKind] = {
     "server-layer": StepKind("workbench.image.content:server_layer", ("workbench.image", "workbench.server")),
     "model-layer": StepKind("workbench.image.content:model_layer", ("workbench.image",)),
     "image": StepKind("workbench.image.oci:assemble", ("workbench.image",)),
-    "docker-build": StepKind("workbench.image.docker:build", (*_IMAGE, "workbench.engine", "workbench.server")),
+    "docker-build": StepKind(
+        "workbench.image.docker:build",
+        (*_IMAGE, "workbench.engine", "workbench.server"),
+        needs="workbench.image.docker:check_engine",
+    ),
     "sbom": StepKind(
         "workbench.provenance.sbom:make", ("workbench.provenance", "workbench.image"), ("cyclonedx-python-lib",)
     ),
@@ -108,3 +115,10 @@ KINDS: Mapping[str, StepKind] = {
         reads_lock=True,
     ),
 }
+
+
+def check_machine(kind: str) -> None:
+    """Asks for what a step of that kind needs. Raises MachineLacks where this machine lacks it."""
+    if KINDS[kind].needs:
+        module, _, function = KINDS[kind].needs.partition(":")
+        getattr(importlib.import_module(module), function)()

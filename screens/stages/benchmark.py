@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Group
@@ -10,11 +10,12 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
+from textual.message import Message
 from textual.widgets import Static
 
 from screens.block_view import Blocks
 from screens.blocks import Block, cell
-from screens.charts import Line, bar, columns, line_chart
+from screens.charts import Line, bar, columns, line_chart, spark
 from screens.present_benchmark import benchmarks
 from screens.progress import progress
 from screens.samples import LEAST, Samples, Window, merged, over_time, percentile, throughput
@@ -22,6 +23,7 @@ from screens.stage import STAGES, Stage, steps_of
 from screens.view import RunView
 from screens.views import Views
 from screens.words import count, safe, size
+from screens.words import number as figure
 from workbench.events import StepState
 from workbench.units import format_seconds
 
@@ -32,6 +34,9 @@ PANELS = {
     "throughput": "Last five seconds",
     "machine": "Machine",
 }
+_CORES = 8
+"""Cores that have a line each."""
+
 _MEASURING = ("benchmark", "latency")
 _KIND = next(kind for kind in STAGES if kind.id == "benchmark")
 _NONE = Block("", below=(cell("Nothing has been benchmarked yet. Press r to run the recipe."),))
@@ -67,30 +72,76 @@ def charted(series: dict[str, tuple[Window, ...]]) -> tuple[str, tuple[Window, .
 
 
 def figures_now(series: dict[str, tuple[Window, ...]]) -> Iterator[Text]:
-    """A line a series: throughput and percentiles over its last five seconds, side by side."""
-    yield Text(f"{'':<16}{'queries/s':>11}{'p50':>10}{'p95':>10}{'p99':>10}", style="dim", no_wrap=True)
+    """A line a series: throughput and percentiles over its last five seconds, and how many queries wait now."""
+    yield Text(f"{'':<12}{'queries/s':>10}{'p50':>9}{'p95':>9}{'p99':>9}{'queue':>6}", style="dim", no_wrap=True)
     for name, windows in series.items():
         rate, newest = throughput(windows), merged(windows[-20:])
         levels = [percentile(newest, level) for level in LEAST]
-        told = "".join(f"{'too few' if value is None else nanoseconds(value):>10}" for value in levels)
-        yield Text(f"{safe(name)[:15]:<16}{'—' if rate is None else count(rate):>11}{told}", no_wrap=True)
+        told = "".join(f"{'too few' if value is None else nanoseconds(value):>9}" for value in levels)
+        waiting = "—" if windows[-1].waiting is None else count(windows[-1].waiting)
+        yield Text(f"{safe(name)[:11]:<12}{'—' if rate is None else count(rate):>10}{told}{waiting:>6}", no_wrap=True)
 
 
 def machine_lines(samples: Samples, step: str, width: int) -> Iterator[Text]:
-    """CPU of each core, memory of the host and of the container, and what GPUs there are."""
+    """The last minute of all cores, each core now, memory of the host and of the container, GPUs."""
     room = max(width - 26, 4)
+
+    def told(name: str, now: str, chart: str) -> Text:
+        return Text(f"{name:<10}{now:>14}  {chart}", no_wrap=True)
+
     if samples.sensors:
         now = samples.sensors[-1]
-        for number, share in enumerate(now.cpu_each[:16]):
-            yield Text(f"core {number:<3} {share:5.0f} %  {bar(share / 100, room)}", no_wrap=True)
+        yield told("all cores", f"{now.cpu:.0f} %", spark([each.cpu for each in samples.sensors], room))
+        if len(now.cpu_each) <= _CORES:
+            for number, share in enumerate(now.cpu_each):
+                yield told(f"core {number}", f"{share:.0f} %", bar(share / 100, room))
+        else:  # a letter a core
+            for first in range(0, len(now.cpu_each), room):
+                each = now.cpu_each[first : first + room]
+                yield told("cores", f"{first} to {first + len(each) - 1}", spark(each, len(each)))
         share = now.memory_used / now.memory_total if now.memory_total else 0.0
-        yield Text(f"memory {size(now.memory_used):>12}  {bar(share, room)}", no_wrap=True)
-        for gpu in now.gpus:
-            told = ", ".join(f"{safe(name)} {safe(value)}" for name, value in gpu.items() if value is not None)
-            yield Text(f"GPU {told}", overflow="ellipsis", no_wrap=True)
+        yield told("memory", size(now.memory_used), bar(share, room))
     if readings := samples.containers.get(step):
         last = readings[-1]
-        yield Text(f"container {last.cpu:.0f} % of a core, {size(last.memory)}", no_wrap=True)
+        yield told("container", f"{last.cpu:.0f} %", spark([each.cpu for each in readings], room))
+        yield told("", size(last.memory), "resident")
+    for number in range(len(samples.sensors[-1].gpus) if samples.sensors else 0):
+        yield from gpu_lines(samples, number, told, room)
+
+
+def gpu_lines(samples: Samples, number: int, told: Callable[[str, str, str], Text], room: int) -> Iterator[Text]:
+    """A GPU: the last minute of its load, its memory, and a line of power, temperature and clock."""
+    readings = [each.gpus[number] for each in samples.sensors if number < len(each.gpus)]
+    now = {name: figure(readings[-1].get(name)) for name in _GPU}
+    yield Text(f"GPU {number}  {safe(readings[-1].get('name', ''))}", style="bold", overflow="ellipsis", no_wrap=True)
+    busy = [figure(each.get("busy")) or 0.0 for each in readings]
+    yield told("  busy", "not told" if now["busy"] is None else f"{now['busy']:.0f} %", spark(busy, room))
+    if now["memory_used"] is not None and now["memory_total"]:
+        share = now["memory_used"] / now["memory_total"]
+        yield told(
+            "  memory", size(now["memory_used"]), f"{bar(share, max(room - 14, 4))} of {size(now['memory_total'])}"
+        )
+    limit = "" if now["power_limit"] is None else f" of {now['power_limit']:.0f}"
+    more = [
+        f"{now[name]:.0f}{f'{limit} W' if name == 'power' else unit}"
+        for name, unit in (("power", " W"), ("temperature", " °C"), ("clock", " MHz"))
+        if now[name] is not None
+    ]
+    if more:
+        yield Text(f"  {'  '.join(more)}", no_wrap=True)
+
+
+_GPU = ("busy", "memory_used", "memory_total", "power", "power_limit", "temperature", "clock")
+
+
+class Panel(Static):
+    """A part of the live panels; it says when it has another size, for what is painted is made for one."""
+
+    class Sized(Message):
+        """A panel has another size."""
+
+    def on_resize(self) -> None:
+        self.post_message(self.Sized())
 
 
 class BenchmarkStage(Stage):
@@ -118,7 +169,7 @@ class BenchmarkStage(Stage):
             yield VerticalScroll(Blocks(id="benchmark-blocks"), id="figures")
             with VerticalScroll(id="panels"):
                 for name, title in PANELS.items():
-                    panel = Static(id=name, classes="chart", markup=False)
+                    panel = Panel(id=name, classes="chart", markup=False)
                     panel.border_title = title
                     yield panel
 
@@ -135,10 +186,9 @@ class BenchmarkStage(Stage):
         self._paint()
 
     def on_views_switched(self) -> None:
-        self._painted = None
-        self.call_after_refresh(self._paint)
+        self._paint()
 
-    def on_resize(self) -> None:
+    def on_panel_sized(self) -> None:
         self._painted = None
         self._paint()
 

@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 
-from screens.block_view import Blocks
+from screens.block_view import Blocks, unsaid
 from screens.blocks import Block, cell
 from screens.code import dockerfile_spans
 from screens.code_area import CodeArea
-from screens.command import Answer, Command
+from screens.command import Command
 from screens.image import image_blocks
 from screens.log_panel import LogPanel
 from screens.present import image, parity
@@ -38,12 +38,6 @@ def summary(view: RunView | None, found: Mapping[str, Any] | None) -> Iterator[B
     yield from built or [_NONE]
     if found:
         yield from (block for block in image_blocks(found) if block.title.startswith("Changed"))
-
-
-def unsaid(answer: Answer) -> Block:
-    """Why a command has no answer, in its own words."""
-    told = (answer.stderr.strip() or answer.stdout.strip() or f"It ended with {answer.exit_code}.").splitlines()
-    return Block("", below=tuple(cell(line, "warn" if at == 0 else "") for at, line in enumerate(told[-8:])))
 
 
 class ContainerizeStage(StepsStage):

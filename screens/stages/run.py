@@ -13,6 +13,7 @@ from screens.console import failure
 from screens.log_panel import LogPanel
 from screens.present import report_blocks
 from screens.present_step import step_blocks
+from screens.stage import Say
 from screens.steps_stage import STEPS, StepsStage
 from screens.table import Rows
 from screens.view import RunView
@@ -28,6 +29,7 @@ class RunStage(StepsStage):
 
     BINDINGS = [
         Binding("o", "report", "Report", id="run.report", tooltip="what came of the run; again: back to the log"),
+        Binding("H", "page", "HTML", id="run.html", tooltip="the run as an HTML page, with its plots", show=False),
         Binding("enter", "about", "Step", id="run.step", tooltip="what a step is made of, and what it said"),
     ]
     SCOPED_CSS = False  # what is wide or narrow is the screen
@@ -98,6 +100,10 @@ class RunStage(StepsStage):
     def action_about(self) -> None:
         views = self.query_one(Views)
         views.go("logs" if views.shown == "about" else "about")
+
+    def action_page(self) -> None:
+        if self._view is not None:
+            self.post_message(Say("report", self._view.folder.name))
 
     def action_report(self) -> None:
         views = self.query_one(Views)

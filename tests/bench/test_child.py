@@ -33,6 +33,16 @@ def test_latencies_come_through_shared_memory(recorder: Recorder) -> None:
     assert recorder.values().tolist() == []
 
 
+def test_queries_that_were_begun_and_not_answered_wait(recorder: Recorder) -> None:
+    assert recorder.waiting is None
+    for _ in range(3):
+        recorder.begin()
+    recorder.record(5)
+    assert recorder.waiting == 2
+    recorder.clear()
+    assert recorder.waiting is None
+
+
 def test_what_does_not_fit_is_left_out(recorder: Recorder) -> None:
     child.run("misbehaving", {"how": "record", "latencies": list(range(1, 8))}, recorder, 60)
     assert recorder.values().tolist() == [1, 2, 3, 4]

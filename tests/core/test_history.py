@@ -117,7 +117,7 @@ def test_files_are_read_as_they_were_at_a_revision(project: Path) -> None:
     path = project / "recipes" / "digits.yaml"
     before = path.read_text()
     path.write_text("changed")
-    assert history.text_at(path, "HEAD") == before.rstrip("\n")
+    assert history.text_at(path, "HEAD") == before
     assert history.text_at(project / "recipes" / "none.yaml", "HEAD") is None
     with pytest.raises(UsageError, match="no revision"):
         history.text_at(path, "nowhere")

@@ -294,6 +294,7 @@ def test_a_place_that_is_not_usable_is_told_with_its_line(
 def test_stored_inputs_are_named_by_tag_and_titled_by_path(project: Path) -> None:
     stored = push_inputs(project / "recipes" / "digits.yaml", "oci:store")
     assert stored["reference"] == "oci:store:digits:latest.inputs"
+    assert stored["only_here"]
     target, _ = open_target("oci:store:x", project)
     manifest = json.loads(target.manifest("digits:latest.inputs")[0])
     paths = {layer["annotations"]["org.opencontainers.image.title"]: layer["digest"] for layer in manifest["layers"]}
@@ -312,6 +313,8 @@ def test_there_must_be_a_place_and_something_to_store(
     done = workbench(project, "push", "recipes/digits.yaml")
     assert done.returncode == 2
     assert "--inputs" in done.stderr
+    done = workbench(project, "push", "--inputs", "recipes/digits.yaml", "--to", "oci:store")
+    assert "a folder of this machine" in done.stderr
 
 
 @pytest.mark.timeout(900)

@@ -268,3 +268,21 @@ def test_a_port_that_is_taken_is_one_sentence(project: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_an_engine_for_the_image_nothing_is_made_and_the_dry_run_says_so_too(
+    project: Path, edit: Callable[[str, str], None]
+) -> None:
+    nowhere = {"DOCKER_HOST": f"unix://{project}/none.sock"}
+    edit("variants:", "image: {builder: docker}\nvariants:")
+    dry = workbench(project, "run", "recipes/digits.yaml", "--dry-run", **nowhere)
+    assert dry.returncode == 6
+    assert "No container engine answers" in dry.stderr
+    assert "model" in dry.stdout
+    done = workbench(project, "run", "recipes/digits.yaml", **nowhere)
+    assert done.returncode == 6, done.stderr
+    found = statuses(runs.state_of(runs.all_runs(project)[0]))
+    assert found["image"] == "failed"
+    assert set(found.values()) == {"failed", "skipped"}
+    # What needs no engine is made without one.
+    assert workbench(project, "run", "recipes/digits.yaml", "--until", "model", **nowhere).returncode == 0

@@ -130,6 +130,9 @@ def binding(**changed: Any) -> Any:
         "nvmlDeviceGetMemoryInfo": lambda handle: types.SimpleNamespace(used=1, total=2),
         "nvmlDeviceGetUtilizationRates": lambda handle: types.SimpleNamespace(gpu=40),
         "nvmlDeviceGetPowerUsage": refuse,
+        "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 300_000,
+        "NVML_CLOCK_SM": 1,
+        "nvmlDeviceGetClockInfo": lambda handle, which: 1410,
         "nvmlDeviceGetTemperature": lambda handle, which: 50,
     }
     return types.SimpleNamespace(**functions | changed, refuse=refuse)
@@ -139,7 +142,13 @@ def binding(**changed: Any) -> Any:
 def test_a_gpu_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", binding())
     assert nvidia.gpu_names() == ["GPU X"]
-    assert nvidia.gpu_readings() == [nvidia.GpuReading("GPU X", 40.0, 1, 2, None, 50)]
+    assert nvidia.gpu_readings() == [nvidia.GpuReading("GPU X", 40.0, 1, 2, None, 300.0, 50, 1410)]
+
+
+def test_the_binding_has_all_that_is_asked_of_it() -> None:
+    """The stand-in above stands for the real one, which is installed; what there is none of here is a driver."""
+    real = pytest.importorskip("pynvml")
+    assert [name for name in vars(binding()) if name != "refuse" and not hasattr(real, name)] == []
 
 
 @pytest.mark.usefixtures("fresh_nvml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ class Said:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.told = threading.Event()
 
     def progress(self, done: float, total: float, text: str = "") -> None:
         self.texts.append(text)
+        self.told.set()
 
 
 @pytest.fixture
@@ -39,9 +41,18 @@ def test_models_of_any_names_have_folders_of_their_own(said: Any) -> None:
 
 
 def test_a_build_waits_for_another_of_the_same_name_and_says_so(said: Any) -> None:
-    with _context_folder("x", said) as folder:
-        said.texts.clear()
-        with (folder.parent / "lock").open("ab") as other, pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    entered = threading.Event()
+
+    def build() -> None:
+        with _context_folder("x", said):
+            entered.set()
+
+    other = threading.Thread(target=build)
     with _context_folder("x", said):
-        assert said.texts == ["waiting for other builds of x"]
+        assert said.texts == []
+        other.start()
+        assert said.told.wait(30)
+        assert said.texts == ["waiting for another build of x to end"]
+        assert not entered.is_set()
+    other.join()
+    assert entered.is_set()

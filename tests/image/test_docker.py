@@ -19,7 +19,7 @@ import docker
 import pytest
 import services
 from docker_helpers import PARAMS, built, client_of, inputs_of, layers_of, tree_of
-from image_helpers import CREATED, Image
+from image_helpers import CREATED, Emit, Image
 
 from workbench.errors import MachineLacks, StepFailed, UsageError, WorkbenchError
 from workbench.image import buildkit, downloads, oci, packed, saved
@@ -97,7 +97,20 @@ def test_a_build_from_nothing_makes_the_same_tree_again(
     assert again.values["tree"] == by_docker.values["tree"]
 
 
-def test_a_new_model_is_one_new_layer_that_alone_leaves_the_engine(
+def test_server_and_model_are_the_layers_that_lie_here_whenever_they_are_built(
+    image: Image, by_docker: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later build, in another folder and without a cache, makes the same bytes: the lock of a colleague holds."""
+    cli = buildkit.find_cli()
+    anew = dataclasses.replace(cli, words=(*cli.words, "--no-cache"))
+    monkeypatch.setattr(buildkit, "find_cli", lambda: anew)
+    monkeypatch.setattr(builder, "_folders", lambda *_: pytest.fail("a layer was fetched back from the engine"))
+    again, _ = built(inputs_of(image), tmp_path / "again")
+    assert again.values["config"] == by_docker.values["config"]
+    assert again.values["manifest"] == by_docker.values["manifest"]
+
+
+def test_a_new_model_is_one_new_layer_and_nothing_leaves_the_engine(
     image: Image, by_docker: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tmp_path / "model"
@@ -105,12 +118,9 @@ def test_a_new_model_is_one_new_layer_that_alone_leaves_the_engine(
     data[-1] ^= 1  # the same size: BuildKit looks at size and time
     model.write_bytes(data)
     monkeypatch.setattr(saved, "read", lambda *_: pytest.fail("the image was saved as a whole"))
-    asked = []
-    spooled = builder._spooled
-    monkeypatch.setattr(builder, "_spooled", lambda pieces, path: asked.append(path.name) or spooled(pieces, path))
+    monkeypatch.setattr(builder, "_folders", lambda *_: pytest.fail("a layer was fetched back from the engine"))
     changed, emit = built(inputs_of(image, model), tmp_path / "changed")
-    assert asked == ["model.tar"]
-    assert [text.partition(":")[0] for text in emit.said if "COPY" in text and text.endswith("(cached)")] == [
+    assert [text.partition(":")[0] for text in emit.said if "runtime" in text and text.endswith("(cached)")] == [
         *("runtime 2/5", "runtime 3/5")
     ]
     one, two = (outputs.values["layers"] for outputs in (by_docker, changed))
@@ -123,9 +133,20 @@ def test_an_engine_whose_folders_are_no_layers_is_asked_for_the_whole_image(
     image: Image, by_docker: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed, "take", lambda diff_id: None)
+    monkeypatch.setattr(builder, "_packed_tars", lambda *_: {})
     monkeypatch.setattr(builder, "_folders", lambda *_: iter(()))
     again, _ = built(inputs_of(image), tmp_path / "again")
     assert again.values["config"] == by_docker.values["config"]
+    assert again.values["manifest"] == by_docker.values["manifest"]
+
+
+def test_an_engine_that_writes_layers_in_another_form_is_asked_for_the_folders(
+    image: Image, by_docker: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "take", lambda diff_id: None)
+    monkeypatch.setattr(builder, "_packed_tars", lambda *_: {})
+    monkeypatch.setattr(saved, "read", lambda *_: pytest.fail("the image was saved as a whole"))
+    again, _ = built(inputs_of(image), tmp_path / "again")
     assert again.values["manifest"] == by_docker.values["manifest"]
 
 
@@ -155,7 +176,7 @@ def test_progress_is_told_by_stage_and_the_log_has_every_line(
     _, emit = built(inputs_of(image), tmp_path / "scratch")
     assert emit.said[0].startswith("importing the base as workbench.local/base:")
     assert {"wheels 3/3", "runtime 4/5"} <= {text.partition(":")[0] for text in emit.said}
-    assert re.search(r"^#\d+ \[runtime 4/5\] COPY model/ /$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^#\d+ \[runtime 4/5\] ADD model\.tar /$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_proxies_of_the_user_reach_neither_image_nor_log(
@@ -235,10 +256,10 @@ def test_a_failed_build_names_the_step_and_leaves_nothing(
         unpacking = builder.lay_out
 
         def broken(folder: Path, *more: Any) -> Any:
-            digests = unpacking(folder, *more)
+            laid_out = unpacking(folder, *more)
             [path] = (folder / "wheels").glob("click-*.whl")
             path.write_bytes(b"another")
-            return digests
+            return laid_out
 
         monkeypatch.setattr(builder, "lay_out", broken)
         with pytest.raises(StepFailed, match=r"wheels 3/3.*click-.* is locked"):
@@ -253,10 +274,11 @@ def test_what_a_wrong_build_cache_gives_is_refused(
     laying_out = builder.lay_out
 
     def other(folder: Path, *more: Any) -> Any:
-        return {**laying_out(folder, *more), "model/models/digits/1/model.onnx": "0" * 64}
+        laid_out = laying_out(folder, *more)
+        return dataclasses.replace(laid_out, files={**laid_out.files, "models/digits/1/signature.json": "0" * 64})
 
     monkeypatch.setattr(builder, "lay_out", other)
-    with pytest.raises(StepFailed, match=r"another /models/digits/1/model\.onnx than the one that went in"):
+    with pytest.raises(StepFailed, match=r"another /models/digits/1/signature\.json than the one that went in"):
         built(inputs_of(image), tmp_path / "scratch")
 
 
@@ -268,7 +290,7 @@ def test_without_an_engine_the_cure_is_said(image: Image, tmp_path: Path, monkey
 
 
 def test_a_cache_that_cannot_be_written_is_named(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = builder._context_folder("digits")
+    folder = builder._context_folder("digits", Emit(tmp_path))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(MachineLacks, match="file cannot be written"), folder:

@@ -71,14 +71,17 @@ def instructions(text: str, stage: str) -> list[tuple[str, str]]:
 def test_the_runtime_stage_only_copies_and_what_changes_most_often_lies_on_top() -> None:
     found = instructions(CASES["debian"], "runtime")
     assert {word for word, _ in found} == {
-        *("FROM", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "LABEL")
+        *("FROM", "COPY", "ADD", "ENV", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "LABEL")
     }
-    assert [rest for word, rest in found if word == "COPY"] == ["--from=wheels /out/ /", "server/ /", "model/ /"]
+    assert [f"{word} {rest}" for word, rest in found if word in ("COPY", "ADD")] == [
+        *("COPY --from=wheels /out/ /", "ADD server.tar /", "ADD model.tar /")
+    ]
 
 
-def test_every_copy_says_why_it_stands_where_it_does() -> None:
+def test_every_layer_says_why_it_stands_where_it_does() -> None:
     lines = CASES["debian"].splitlines()
-    assert all(lines[number - 1].startswith("# ") for number, line in enumerate(lines) if line.startswith("COPY"))
+    layers = [number for number, line in enumerate(lines) if line.startswith(("COPY", "ADD"))]
+    assert all(lines[number - 1].startswith("# ") for number in layers)
 
 
 def test_the_build_stage_runs_one_command_without_a_shell_and_leaves_its_inputs_out() -> None:

@@ -65,7 +65,7 @@ def test_built_by_hand_it_is_the_recipes_image(
     done = workbench(project, "eject", "recipes/digits.yaml", str(out))
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {
-        *("Dockerfile", ".dockerignore", "README.md", "base.tar", "build", "wheels", "server", "model")
+        *("Dockerfile", ".dockerignore", "README.md", "base.tar", "build", "wheels", "server.tar", "model.tar")
     }
     for path in (path for path in out.rglob("*") if path.is_file() and path.name != "base.tar"):
         assert str(tmp_path).encode() not in path.read_bytes()

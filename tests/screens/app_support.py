@@ -18,6 +18,8 @@ DOCTOR = [
     {"what": "git", "state": "missing", "found": "", "cure": "apt-get install git"},
 ]
 
+VALID = {"recipe": "recipes/digits.yaml", "valid": True, "problems": [], "error": ""}
+
 
 def run_folder(project: Path) -> Path:
     return runs_folder(project) / "20261124-100000.000-digits-aaaa"
@@ -47,14 +49,14 @@ async def quiet(pilot: Any) -> None:
 
 
 def answers(said: list[str]) -> Callable[[Command], Awaitable[Answer]]:
-    """In place of a command's process: notes the command in ``said``, and answers as ``status`` and ``doctor`` do.
+    """In place of a command's process: notes the command in ``said``; of few, answers as they do.
 
     All other commands fail: what they do is tested where they are.
     """
 
     async def answer(self: Command) -> Answer:
         said.append(str(self))
-        found = {"status": [STATUS], "doctor": DOCTOR}.get(self.words[0])
+        found = {"status": [STATUS], "doctor": DOCTOR, "validate": [VALID]}.get(self.words[0])
         if found is not None:
             return Answer(0, json.dumps(found), "")
         return Answer(6, "", "workbench: No engine answers.\nStart one.")

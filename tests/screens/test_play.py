@@ -16,13 +16,14 @@ from example_run import run_events
 from shots import shown
 from textual.widgets import Static
 
-from screens.command import Command
+from screens.code_area import CodeArea
+from screens.command import REFUSED, Command
 from screens.dialog import Dialog
 from screens.log_panel import LogPanel
 from screens.play import PlayApp, PlayScreen
 from screens.play_source import Played
 from screens.playback_bar import PlaybackBar, digits, track
-from screens.recorded import REFUSED, RecordedAnswers
+from screens.recorded import RecordedAnswers
 from screens.sample_track import SampleTrack
 from screens.samples import SampleSource
 from screens.stages.containerize import ContainerizeStage
@@ -35,6 +36,12 @@ ROOT = Path(__file__).parents[2]
 RUN = "20261124-100000.000-digits-aaaa"
 RECIPE = (ROOT / "recipes/digits.yaml").read_text().replace("  dynamic:", "  int8-dynamic:")
 ANSWERS = (
+    Answered(
+        words=("validate", "recipes/digits.yaml", "--stdin", "--json"),
+        exit_code=0,
+        stdout='[{"valid": true, "problems": []}]',
+        stderr="",
+    ),
     Answered(words=("dockerfile", "recipes/digits.yaml"), exit_code=0, stdout="FROM scratch\n", stderr=""),
     Answered(
         words=("image", "recipes/digits.yaml", "--json"),
@@ -269,6 +276,19 @@ def test_where_one_types_the_keys_that_move_the_clock_are_letters(tmp_path: Path
     played(tmp_path, flow)
 
 
+def test_the_recipe_is_shown_and_not_written_in(tmp_path: Path) -> None:
+    async def flow(pilot: Any, screen: PlayScreen, time: Time) -> None:
+        await pilot.press("6")
+        await until(pilot, lambda: "✓ valid" in shown(pilot.app))
+        await pilot.press("i")
+        await until(pilot, lambda: any(each.message == REFUSED for each in pilot.app._notifications))
+        await pilot.press("x", "space")
+        assert not screen.clock.playing
+        assert screen.query_one(CodeArea).text == RECIPE
+
+    played(tmp_path, flow)
+
+
 def test_idle_time_is_shortened_when_asked_for_and_that_is_said(tmp_path: Path) -> None:
     found = run_events()
     found = [*found[:10], *(msgspec.structs.replace(event, time=event.time + 100) for event in found[10:])]
@@ -331,12 +351,20 @@ def test_at_every_moment_the_samples_are_those_that_had_come(tmp_path: Path, mon
 
 
 def test_answers_of_a_recording_are_given_only_in_it(tmp_path: Path) -> None:
-    answers = RecordedAnswers(Manifest(recording=1, workbench="0", run=RUN, recipe="r.yaml", answers=ANSWERS))
+    answers = RecordedAnswers(recording(tmp_path / "recording"))
 
     assert answers.answer(Command(("dockerfile", "recipes/digits.yaml"), tmp_path)).stdout == "FROM scratch\n"
     assert answers.answer(Command(("gc",), tmp_path)).exit_code == 2
-    assert not answers.see(frozenset({"model"}))
-    assert answers.see(frozenset({"model", "image"}))
+    assert not answers.see(replay_state(run_events()[:9]))
+    assert answers.see(replay_state(run_events()))
+
+
+def test_what_was_said_of_the_recipe_is_not_said_of_another_text(tmp_path: Path) -> None:
+    answers = RecordedAnswers(recording(tmp_path / "recording"))
+    words = ("validate", "recipes/digits.yaml", "--stdin", "--json")
+
+    assert answers.answer(Command(words, tmp_path, RECIPE.encode())).exit_code == 0
+    assert answers.answer(Command(words, tmp_path, b"workbench: 1\n")).exit_code == 2
 
 
 def test_positions_are_told_as_on_players() -> None:

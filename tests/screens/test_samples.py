@@ -13,10 +13,10 @@ from textual.widgets import Static
 
 from screens import samples
 from screens.app import WorkbenchApp
-from screens.charts import Line, bar, columns, line_chart
+from screens.charts import Line, bar, columns, line_chart, spark
 from screens.command import Command
 from screens.samples import SampleSource, Window, merged, over_time, percentile, throughput
-from screens.stages.benchmark import charted, latency_lines
+from screens.stages.benchmark import charted, figures_now, latency_lines, machine_lines, series_of
 from screens.table import Rows
 from screens.views import Views
 from screens.workspace import WorkspaceScreen
@@ -106,6 +106,67 @@ def test_charts_keep_their_room_and_show_the_greatest_value() -> None:
     assert [bar(share, 4) for share in (0, 0.5, 1, 7)] == ["", "██", "████", "████"]
 
 
+GPU = {
+    "name": "Example GPU",
+    "busy": 87.0,
+    "memory_used": 10 << 30,
+    "memory_total": 40 << 30,
+    "power": 251.4,
+    "power_limit": 400.0,
+    "temperature": 64,
+    "clock": 1410,
+}
+
+
+def machine(reading: dict[str, Any], tmp_path: Path) -> str:
+    """The machine panel after two such readings."""
+    path = tmp_path / "samples.jsonl"
+    path.write_text(line("sensors", {**reading, "cpu": 0.0}) + line("sensors", reading, 1.25))
+    return "\n".join(each.plain for each in machine_lines(SampleSource(path).advance(), "benchmark/alone", 60))
+
+
+def test_a_gpu_tells_its_load_memory_power_temperature_and_clock(tmp_path: Path) -> None:
+    told = machine({**READING, "gpus": [GPU]}, tmp_path)
+
+    assert "GPU 0  Example GPU" in told
+    assert "87 %" in told
+    assert "10.0 GiB" in told
+    assert "of 40.0 GiB" in told
+    assert "251 of 400 W  64 °C  1410 MHz" in told
+
+
+def test_what_a_gpu_does_not_tell_is_not_made_up(tmp_path: Path) -> None:
+    told = machine({**READING, "gpus": [{"name": "Laptop [bold]GPU", "busy": None, "power": None}]}, tmp_path)
+
+    assert "Laptop [bold]GPU" in told
+    assert "not told" in told
+    assert not any(unit in told for unit in (" W", "°C", "MHz"))
+
+
+def test_many_cores_are_a_letter_each(tmp_path: Path) -> None:
+    told = machine({**READING, "cpu_each": [0.0, 100.0] * 32}, tmp_path)
+
+    assert "0 to 33" in told
+    assert "34 to 63" in told
+    assert told.count("▁█") >= 32
+
+
+def test_the_last_minute_stands_beside_what_is_now() -> None:
+    assert spark([0.0, 50.0, 100.0], 5) == "  ▁▅█"
+    assert spark([0.0, 50.0, 100.0], 2) == "▅█"
+
+
+def test_how_many_queries_wait_is_told_where_the_load_does_not_wait_itself(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    waiting = line("latency", {"series": "image", "histogram": [[1000, 500]], "waiting": 17})
+    path.write_text(waiting + latency(1.0, [1000, 500], series="process"))
+    series = series_of(SampleSource(path).advance(), "benchmark/alone")
+    told = {each.plain.split()[0]: each.plain.split()[-1] for each in figures_now(series)}
+
+    assert told["image"] == "17"
+    assert told["process"] == "—"
+
+
 def test_the_client_itself_is_not_charted_where_a_model_is() -> None:
     window = (Window(1.0, ((1000, 5),)),)
 
@@ -131,7 +192,7 @@ def test_the_live_panels_come_up_while_a_benchmark_runs(tmp_path: Path, monkeypa
         await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.view is not None)
         await until(pilot, lambda: app.screen.query_one(Views).shown == "panels")
         await until(pilot, lambda: "1,680" in painted(app, "throughput"))
-        assert "core 1      90 %" in painted(app, "machine")
+        assert "core 1              90 %" in painted(app, "machine")
         await until(pilot, lambda: "p99" in painted(app, "over-time"))
         await pilot.press("v")
         await until(pilot, lambda: app.screen.query_one(Views).shown == "figures")

@@ -5,6 +5,8 @@ The file of a screen and size holds its text, and for each theme a digest of the
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from screens.command import Command
 from screens.home import HomeScreen
 from screens.stage import STAGES
 from screens.table import Rows
+from screens.views import Views
 from screens.workspace import WorkspaceScreen
 
 
@@ -68,5 +71,47 @@ def test_stage(project: Path, stage: str, size: tuple[int, int]) -> None:
         await app.open_recipe("recipes/digits.yaml", stage)
         await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.view is not None)
         check(f"{stage}-{size[0]}x{size[1]}", await in_all_themes(pilot))
+
+    drive(app, flow, size)
+
+
+def live_samples() -> str:
+    """Half a minute of a benchmark on a machine with a GPU, that slows down towards the end."""
+    lines = []
+    for number in range(120):
+        at = 1_700_000_000.0 + number / 4
+        gpu = {"name": "Example GPU", "busy": 40.0 + number % 50, "memory_used": 9 << 30, "memory_total": 40 << 30}
+        gpu |= {"power": 210.0, "power_limit": 400.0, "temperature": 61, "clock": 1410}
+        sensors = {
+            "cpu": 30.0 + number % 40,
+            "cpu_each": [20.0, 90.0],
+            "memory_used": 5 << 30,
+            "memory_total": 24 << 30,
+        }
+        slow = 100_000 + 2_000 * max(number - 60, 0)
+        latency = {"series": "image", "histogram": [[slow, 400], [3 * slow, 30], [8 * slow, 6]], "waiting": number % 5}
+        container = {"tree": {"cpu": 80.0 + number % 15, "memory": 90 << 20}}
+        for kind, values in (("sensors", {**sensors, "gpus": [gpu]}), ("container", container), ("latency", latency)):
+            lines.append(json.dumps({"time": at, "step": "benchmark/alone", "kind": kind, "values": values}))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_live_panels(project: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    happened = run_events()
+    begun = next(at for at, each in enumerate(happened) if getattr(each, "step", "") == "benchmark/alone")
+    shutil.rmtree(run_folder(project))
+    folder = record(happened[: begun + 1], run_folder(project))
+    (folder / "samples.jsonl").write_text(live_samples())
+    monkeypatch.setattr("workbench.runs.is_alive", lambda _: True)
+    monkeypatch.setattr("screens.feed.time.time", lambda: happened[begun].time + 12)
+    app = WorkbenchApp(project)
+
+    async def flow(pilot: Any) -> None:
+        await until(pilot, lambda: bool(app.screen.query_one("#runs", Rows).row_count))
+        await app.open_recipe("recipes/digits.yaml", "benchmark")
+        await until(pilot, lambda: app.screen.query_one(Views).shown == "panels")
+        await quiet(pilot)
+        check(f"live-{size[0]}x{size[1]}", await in_all_themes(pilot))
 
     drive(app, flow, size)

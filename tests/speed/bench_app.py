@@ -1,9 +1,13 @@
-"""``make bench-app``: what the app costs, in a real terminal (tmux). Prints medians and ratios; asserts nothing."""
+"""``make bench-app``: what the app costs, in a real terminal (tmux). Prints medians and spread; asserts nothing.
+
+Parts, all without words: start, idle, keys, live, large, hours, attached.
+"""
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -16,9 +20,12 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "screens"))
 
+import app_project
 from example_run import record, run_events
+from measure import median_interval
 from terminal import Terminal
 
+from workbench import runs
 from workbench.runs import runs_folder
 
 APP = [sys.executable, "-P", "-m", "workbench"]
@@ -66,67 +73,158 @@ def idle(project: Path) -> None:
     print(f"idle: {spread(shares, '% of a core', 100)}; aim 1; resident {memory / 2**20:.0f} MiB")
 
 
-def keys(terminal: Terminal, count: int) -> list[float]:
-    """Seconds from a key press to what it paints, tmux's own part included."""
-    found = []
-    for number in range(count):
-        key, wanted = ("?", b"Keys") if number % 2 == 0 else ("Escape", b"")
-        while _readable(terminal):
-            terminal.next_bytes()
-        begun = time.perf_counter()
-        terminal.press(key)
-        seen = terminal.next_bytes()
-        while wanted not in seen:
-            seen += terminal.next_bytes()
-        found.append(time.perf_counter() - begun)
-        time.sleep(0.05)
-    return found
+def key_seconds(terminal: Terminal, key: str, wanted: bytes) -> float:
+    """Seconds from a key press to the painting that has ``wanted``, tmux's own part included."""
+    while terminal.readable():
+        terminal.next_bytes()
+    begun = time.perf_counter()
+    terminal.press(key)
+    seen = b""
+    while wanted not in seen:
+        seen += terminal.next_bytes()
+    return time.perf_counter() - begun
 
 
-def _readable(terminal: Terminal) -> bool:
-    try:
-        terminal.next_bytes(0.02)
-    except TimeoutError:
-        return False
-    return True
+STAGES = itertools.cycle((("7", b"Steps"), ("2", b"Variants"), ("4", b"Figures")))
 
 
-def key_presses(project: Path) -> None:
-    with Terminal(APP, project) as terminal:
-        terminal.wait_for("git")
-        found = sorted(keys(terminal, 200))
-    print(f"key to repaint, tmux's part in it: p50 {found[100] * 1e3:.1f} ms, p99 {found[197] * 1e3:.1f} ms; aim 50")
+def next_stage(terminal: Terminal) -> float:
+    """Seconds from the key of the next of these stages to its painting."""
+    time.sleep(0.1)
+    return key_seconds(terminal, *next(STAGES))
+
+
+def keys(project: Path) -> None:
+    """Goes from stage to stage, a whole painting each time, while a run compresses and measures."""
+    real = app_project.make(project / "real-keys")
+    found: dict[str, list[float]] = {"compressing": [], "benchmarking": [], "nothing": []}
+    with Terminal(APP, real) as terminal:
+        terminal.wait_for("never run")
+        terminal.press("Enter")
+        terminal.wait_for("Compress")
+        for _ in range(100):
+            found["nothing"].append(next_stage(terminal))
+        run = app_project.start(real, "--set", "benchmark.alone.duration=30s")
+        while runs.is_alive(run):
+            kinds = app_project.at_work(run)
+            took = next_stage(terminal)
+            if kinds & {"quantize", "evaluate", "latency"}:
+                found["compressing"].append(took)
+            elif "benchmark" in kinds:
+                found["benchmarking"].append(took)
+    for doing, each in found.items():
+        told = f"p50 {1e3 * percentile(each, 0.5):.0f} ms, p99 {1e3 * percentile(each, 0.99):.0f} ms"
+        print(
+            f"key to a whole stage painted, at work on {doing}: {told} over {len(each)} keys (with tmux's part); aim 50"
+        )
+
+
+def percentile(values: list[float], level: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(level * len(values)))]
+
+
+def live(project: Path) -> None:
+    """The app's processor time on the benchmark stage, while a benchmark runs."""
+    real = app_project.make(project / "real-live")
+    run = app_project.start(real, "--set", "benchmark.alone.duration=30s")
+    with Terminal(APP, real) as terminal:
+        terminal.wait_for("running")
+        terminal.press("Enter")
+        terminal.press("4")
+        while "benchmark" not in app_project.at_work(run):
+            time.sleep(0.5)
+        shares = [processor(terminal, 10) for _ in range(3)]
+        if "benchmark" not in app_project.at_work(run):
+            raise SystemExit("The benchmark ended before the app was measured.")
+        runs.cancel(run)
+    print(f"live panels: {spread(shares, '% of a core', 100)}; aim 10")
 
 
 def large(project: Path) -> None:
     """A run with a million samples and a step's log of 500 MB."""
-    folder = record(run_events(), runs_folder(project) / "20261201-100000.000-large-aaaa")
-    (folder / "logs").mkdir()
-    line = b"a line of a build's output that is eighty letters long, as they often are there.\n"
-    with (folder / "logs/model.txt").open("wb") as log:
-        for _ in range(500):
-            log.write(line * (1_000_000 // len(line)))
-    values = {"cpu_percent": 50.0, "cpu_percents": [50.0, 50.0], "memory_used_bytes": 1 << 30}
-    sample = json.dumps({"time": 1_700_000_000.0, "step": "benchmark/alone", "kind": "sensors", "values": values})
-    with (folder / "samples.jsonl").open("w") as samples:
-        for _ in range(100):
-            samples.write(f"{sample}\n" * 10_000)
+    folder = app_project.large_run(project)
     with Terminal(APP, project) as terminal:
-        terminal.wait_for("git")
+        terminal.wait_for(lambda text: text.count("21/21") == 2)
         terminal.press("Tab")
-        terminal.next_bytes()
+        while terminal.readable():
+            terminal.next_bytes()
         begun = time.perf_counter()
         terminal.press("Enter")
-        terminal.wait_for("Log of model")
-        took = time.perf_counter() - begun
-        time.sleep(5)
+        seen = b""
+        while b"Steps" not in seen:
+            seen += terminal.next_bytes()
+        opened = time.perf_counter() - begun
+        terminal.wait_for("Variants")
+        asked = time.perf_counter()
+        terminal.press("o")  # from the report to the log, of the first step
+        terminal.wait_for("eighty letters")
+        read = time.perf_counter() - asked
+        terminal.press("4")
+        time.sleep(3)
         memory = psutil.Process(terminal.pid).memory_info().rss
-    print(f"a run with 1,000,000 samples and a log of 500 MB: open in {took:.2f} s, aim 1; {memory / 2**20:.0f} MiB")
+    shutil.rmtree(folder)
+    print(f"a run with 1,000,000 samples and a log of 500 MB: open in {opened:.2f} s, aim 1; its log in {read:.2f} s;")
+    print(f"  resident {memory / 2**20:.0f} MiB")
+
+
+def hours(project: Path) -> None:
+    """Memory with live panels over the samples of hours, which come a hundred times as fast."""
+    times, minutes = 100, 4
+    with app_project.live_run(project, times), Terminal(APP, project) as terminal:
+        terminal.wait_for("running")
+        terminal.press("Tab", "Enter")
+        terminal.wait_for("Steps")
+        terminal.press("4")
+        terminal.wait_for("Live")
+        found = []
+        for _ in range(minutes * 2):
+            time.sleep(30)
+            found.append(psutil.Process(terminal.pid).memory_info().rss / 2**20)
+    told = ", ".join(f"{each:.0f}" for each in found)
+    print(f"live panels over the samples of {times * minutes / 60:.1f} h, come in {minutes} min: resident {told} MiB")
+
+
+def attached(project: Path) -> None:
+    """What the app changes of the p99 that a benchmark measures: the app beside it against none, in turns."""
+    real = app_project.make(project / "real-attached")
+    app_project.wait(app_project.start(real, "--until", "parity"))
+    taken = 0
+
+    def p99(app: bool) -> float:
+        nonlocal taken
+        taken += 1  # another duration is another figure: it is measured, not taken from the store
+        words = ("--set", f"benchmark.alone.duration={5000 + taken}ms", "--until", "benchmark/alone")
+        if not app:
+            return p99_of(app_project.wait(app_project.start(real, *words)))
+        with Terminal(APP, real) as terminal:
+            terminal.wait_for("recipes", 30)
+            terminal.press("Enter")
+            terminal.press("4")
+            return p99_of(app_project.wait(app_project.start(real, *words)))
+
+    def p99_of(steps: object) -> float:
+        return float(steps["benchmark/alone"].values["image"]["p99_ns"])  # type: ignore[index]
+
+    ratios: dict[str, list[float]] = {"app attached": [], "A/A": []}
+    for number in range(PAIRS):
+        for name, app in (("app attached", True), ("A/A", False)):
+            if number % 2:
+                one, other = p99(app), p99(False)
+            else:
+                other, one = p99(False), p99(app)
+            ratios[name].append(one / other)
+    for name, each in ratios.items():
+        interval = median_interval(each)
+        low, high = interval or (min(each), max(each))
+        told = f"{statistics.median(each):.3f} times [{low:.3f}, {high:.3f}]"
+        print(f"p99 of the image, {name}: {told} over {PAIRS} pairs")
+    print("  aim: within 2%")
 
 
 def main() -> None:
     chosen = sys.argv[1:]
-    parts: dict[str, Callable[[Path], None]] = {"start": start, "idle": idle, "keys": key_presses, "large": large}
+    each = (start, idle, keys, live, large, hours, attached)
+    parts: dict[str, Callable[[Path], None]] = {part.__name__: part for part in each}
     print(f"load of the machine before: {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory(prefix="workbench-bench-app-") as folder:
         project = Path(folder)

@@ -95,7 +95,8 @@ class Bench:
             new = recorder.values(seen)
             if len(new):
                 seen += len(new)
-                self.emit.sample("latency", {"series": series, "histogram": statistics.histogram(new)})
+                histogram = statistics.histogram(new)
+                self.emit.sample("latency", {"series": series, "histogram": histogram, "waiting": recorder.waiting})
 
         try:
             patience = 60 + 3 * load.max_duration_s

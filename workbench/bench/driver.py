@@ -75,8 +75,8 @@ def _system(
         return OneByOne(call, queries, recorder.record, failures)
     longest = longest_queue(load)
     if request["target"]["kind"] == "http":
-        return OverHttp(Pool(_endpoint(request["target"])), queries, recorder.record, failures, longest)
-    return InTurn(call, queries, recorder.record, failures, longest)
+        return OverHttp(Pool(_endpoint(request["target"])), queries, recorder, failures, longest)
+    return InTurn(call, queries, recorder, failures, longest)
 
 
 def longest_queue(load: loadgen.Load) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import mlperf_loadgen as lg
 
 from workbench.bench.http import Pool
+from workbench.bench.recorder import Recorder
 
 Query = TypeVar("Query")
 Record = Callable[[int], None]
@@ -70,14 +71,14 @@ class InTurn(Generic[Query]):
         self,
         call: Callable[[Query], object],
         queries: Sequence[Query],
-        record: Record,
+        recorder: Recorder,
         failures: Failures,
         longest: int,
     ) -> None:
         """More than ``longest`` waiting queries is overload: further ones fail at once."""
         self._call = call
         self._queries = queries
-        self._record = record
+        self._recorder = recorder
         self._failures = failures
         self._longest = longest
         self._queue: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
@@ -88,6 +89,7 @@ class InTurn(Generic[Query]):
         """Put the queries into the queue."""
         for sample in samples:
             if self._queue.qsize() < self._longest:
+                self._recorder.begin()
                 self._queue.put((sample.id, sample.index, _clock()))
             else:
                 self._failures.add(f"overload: more than {self._longest} queries wait, too many for the bound")
@@ -106,17 +108,19 @@ class InTurn(Generic[Query]):
             except Exception as error:  # whatever a system under test does wrong is a failed request
                 self._failures.add(str(error) or type(error).__name__)
             lg.QuerySamplesComplete([lg.QuerySampleResponse(identity, 0, 0)])
-            self._record(_clock() - start)
+            self._recorder.record(_clock() - start)
 
 
 class OverHttp:
     """Server scenario over HTTP: queries are sent as they come, on as many connections as it takes."""
 
-    def __init__(self, pool: Pool, requests: Sequence[bytes], record: Record, failures: Failures, longest: int) -> None:
+    def __init__(
+        self, pool: Pool, requests: Sequence[bytes], recorder: Recorder, failures: Failures, longest: int
+    ) -> None:
         """More than ``longest`` requests without a connection is overload: further ones fail at once."""
         self._pool = pool
         self._requests = requests
-        self._record = record
+        self._recorder = recorder
         self._failures = failures
         self._longest = longest
         self._lock = threading.Lock()
@@ -124,6 +128,7 @@ class OverHttp:
     def issue(self, samples: Any) -> None:
         """Send the queries."""
         for sample in samples:
+            self._recorder.begin()
             done = self._completion(sample.id)
             if self._pool.backlog() < self._longest:
                 self._pool.send(self._requests[sample.index], done)
@@ -138,6 +143,6 @@ class OverHttp:
             with self._lock:  # a failure is reported from the sending thread, an answer from the receiving one
                 if trouble:
                     self._failures.add(trouble)
-                self._record(_clock() - start)
+                self._recorder.record(_clock() - start)
 
         return done

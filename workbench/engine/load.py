@@ -79,6 +79,14 @@ def loaded_images(client: docker.DockerClient) -> dict[str, int]:
     }
 
 
+def unused_bases(client: docker.DockerClient) -> list[str]:
+    """The names of the bases of ours that none of our other images in the engine stands on."""
+    layers = {tag: _layers(_inspect(client, tag) or {}) for tag in loaded_images(client)}
+    bases = [tag for tag in layers if tag.startswith(f"{REPOSITORY}/base:")]
+    above = [found for tag, found in layers.items() if tag not in bases]
+    return [tag for tag in bases if not any(found[: len(layers[tag])] == layers[tag] for found in above)]
+
+
 def remove_images(client: docker.DockerClient, tags: Sequence[str]) -> list[str]:
     """Takes these names of ours away, and with the last name of an image the image. Those that a container uses stay.
 

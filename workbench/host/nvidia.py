@@ -9,14 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One GPU now: ``busy`` in percent, memory in bytes, ``power`` in watts, ``temperature`` in °C. None: not told."""
+    """One GPU now: ``busy`` in percent, memory in bytes, ``power`` and its limit in watts, ``temperature`` in °C,
+    ``clock`` of the multiprocessors in MHz. None: not told."""
 
     name: str
     busy: float | None
     memory_used: int | None
     memory_total: int | None
     power: float | None
+    power_limit: float | None
     temperature: float | None
+    clock: float | None
 
 
 @functools.cache
@@ -61,14 +64,16 @@ def _reading(nvml: Any, handle: Any) -> GpuReading:
             return None
 
     memory, rates = ask(nvml.nvmlDeviceGetMemoryInfo), ask(nvml.nvmlDeviceGetUtilizationRates)
-    milliwatts = ask(nvml.nvmlDeviceGetPowerUsage)
+    milliwatts, limit = ask(nvml.nvmlDeviceGetPowerUsage), ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
     return GpuReading(
         name=_name(nvml, handle),
         busy=None if rates is None else float(rates.gpu),
         memory_used=None if memory is None else int(memory.used),
         memory_total=None if memory is None else int(memory.total),
         power=None if milliwatts is None else milliwatts / 1000,
+        power_limit=None if limit is None else limit / 1000,
         temperature=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
     )
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.image import buildkit, downloads, oci, packed, registry_base, saved, tree, wheels
 from workbench.image.base import SUITES
 from workbench.image.content import APP, MODELS, model_level
-from workbench.image.context import Content, lay_out
+from workbench.image.context import Content, LaidOut, lay_out, write_dockerfile
 from workbench.image.dockerfile import Parameters, render
 from workbench.image.layers import GZIP_LEVEL, canonical, written_json
 from workbench.image.packed import Packed
@@ -81,9 +82,13 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
                 "Write device: cpu; limits.gpus still gives the container its GPUs.",
             )
         emit.progress(0, 1, "laying out the build context")
-        dockerfile = dockerfile_of(base, params, f"sha256:{downloads.sha256_of(inputs['model'])}")
-        laid_out = lay_out(folder, dockerfile, content)
-        image_id = _built(cli, client, folder, emit)
+        laid_out = lay_out(folder, content, params["created"])
+        model_digest = laid_out.files[content.model_path()]
+        write_dockerfile(folder, dockerfile_of(base, params, f"sha256:{model_digest}"))
+        with ThreadPoolExecutor(1) as beside:
+            packing = beside.submit(_packed_tars, laid_out, inputs["model"], emit.scratch)
+            image_id = _built(cli, client, folder, emit)
+            known |= packing.result()
         found = client.images.get(image_id).attrs
         try:
             layers = _layers(client, image_id, found["RootFS"]["Layers"], known, inputs["model"], emit.scratch)
@@ -100,6 +105,13 @@ def build(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> 
             "in_engine": tag_of(content.name, outputs.values["config"]),
         }
     return Outputs(outputs.files, {**outputs.values, **facts})
+
+
+def check_engine() -> None:
+    """Raises MachineLacks where no engine answers, or no command line here can build with BuildKit."""
+    with connect() as client, _typed("asking the engine"):
+        client.ping()
+    buildkit.find_cli()
 
 
 @contextlib.contextmanager
@@ -195,8 +207,11 @@ def _context_folder(name: str, emit: Emit) -> Iterator[Path]:
                 f"The cache {downloads.cache_folder()} cannot be written: {error.strerror or error}.",
                 "Free disk space, or name another folder in WORKBENCH_CACHE.",
             ) from error
-        emit.progress(0, 1, f"waiting for other builds of {name}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            emit.progress(0, 1, f"waiting for another build of {name} to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(folder, ignore_errors=True)  # a killed build's
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
@@ -230,6 +245,15 @@ def _check_still_there(client: DockerClient, doing: str) -> None:
 # --- what came out
 
 
+def _packed_tars(laid_out: LaidOut, model: Path, scratch: Path) -> dict[str, Packed]:
+    """The tars of the context as the layers that BuildKit makes of them, by ``diff_id``."""
+    level = {"model.tar": model_level(model)}
+    return {
+        diff_id: packed.packed(laid_out.folder / name, diff_id, scratch / f"blob-{name}", level.get(name, GZIP_LEVEL))
+        for name, diff_id in laid_out.tars.items()
+    }
+
+
 def _layers(
     client: DockerClient,
     image_id: str,
@@ -238,23 +262,26 @@ def _layers(
     model: Path,
     scratch: Path,
 ) -> list[Packed]:
-    """The layers of the image as blobs: those that are known, the rest from the engine."""
+    """The layers of the image as blobs: those that are known, the rest from the engine.
+
+    An engine that writes layers in another form than :func:`workbench.image.layers.write_tar` gives all of them back.
+    """
     found = {
         **known,
         **{diff_id: kept for diff_id in diff_ids if diff_id not in known and (kept := packed.take(diff_id))},
     }
     names = dict(zip(diff_ids[-len(OURS) :], OURS, strict=True))
-    level = {diff_ids[-1]: model_level(model)}
 
     def pack(tar: Path, diff_id: str) -> None:
         blob = scratch / f"blob-{diff_id.removeprefix('sha256:')}"
-        found[diff_id] = packed.packed(tar, diff_id, blob, level.get(diff_id, GZIP_LEVEL))
+        top = diff_id == diff_ids[-1]
+        found[diff_id] = packed.packed(tar, diff_id, blob, model_level(model) if top else GZIP_LEVEL)
         tar.unlink()
-        if diff_id != diff_ids[-1]:
+        if not top:
             packed.keep(found[diff_id])  # the model's is another with every build
 
     missing = [diff_id for diff_id in diff_ids if diff_id not in found]
-    if set(missing) <= names.keys():
+    if missing and set(missing) <= names.keys():
         for diff_id, tar in _folders(client, image_id, {names[one]: one for one in missing}, scratch):
             pack(tar, diff_id)
     if any(diff_id not in found for diff_id in diff_ids):
@@ -273,8 +300,6 @@ def _folders(
 
     Saving an image writes all of it twice: 1.7 s for 225 MB, where the archive of a new model of 90 MB takes 0.35 s.
     """
-    if not wanted:
-        return
     container = client.containers.create(image_id, labels=labels())  # never started
     try:
         for name, diff_id in wanted.items():
@@ -298,11 +323,10 @@ def _spooled(pieces: Iterable[bytes], path: Path) -> str:
     return f"sha256:{sha256.hexdigest()}"
 
 
-def _verify(entries: Mapping[str, tree.Node], laid_out: Mapping[str, str]) -> None:
+def _verify(entries: Mapping[str, tree.Node], laid_out: LaidOut) -> None:
     """Raises StepFailed where the image has another model or server than went in: a build cache can be wrong."""
-    for name, sha256 in laid_out.items():
-        room, _, path = name.partition("/")
-        if room in ("server", "model") and (path not in entries or entries[path].content != sha256):
+    for path, sha256 in laid_out.files.items():
+        if path not in entries or entries[path].content != sha256:
             raise StepFailed(f"The built image has another /{path} than the one that went in.", _AGAIN)
 
 

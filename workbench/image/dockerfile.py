@@ -53,14 +53,15 @@ RUN --mount=type=bind,source=build,target=/build \\
     {_words(_unpacking(parameters))}
 
 # --- The runtime stage only copies: nothing runs in it, so it holds what is listed here and nothing else.
-# Each COPY is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
+# Each line is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
 FROM {_word(parameters.base)} AS runtime
 # By far the largest, and another only when a locked version changes.
 COPY --from=wheels /out/ /
 # A few KiB of source, another with each version of workbench; above the wheels, which it thereby never touches.
-COPY server/ /
+ADD server.tar /
 # Last, for it changes most often: a new model is one new layer, and nothing else is built, sent or pulled again.
-COPY model/ /
+# Both are tars, for what is unpacked keeps its times, where a folder that is copied gets the time of its transfer.
+ADD model.tar /
 
 # Configuration makes no layers. What changes with every model, its label, stands last.
 {_environment(runtime["Env"])}

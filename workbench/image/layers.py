@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -139,16 +140,22 @@ def _header(entry: Entry, created: int) -> bytes:
 
 def _write_entry(blob: _Blob, entry: Entry, created: int) -> None:
     blob.write(_header(entry, created))
-    if entry.open is None:
-        return
+    if entry.open is not None:
+        for piece in _pieces(entry):
+            blob.write(piece)
+        blob.write(b"\0" * (-entry.size % tarfile.BLOCKSIZE))
+
+
+def _pieces(entry: Entry) -> Iterator[bytes]:
+    """A file's content. Raises StepFailed where it is not of the entry's size by now."""
+    assert entry.open is not None
     left = entry.size
     with entry.open() as source:
         while piece := source.read(PIECE):
             left -= len(piece)
-            blob.write(piece)
+            yield piece
     if left:
         raise StepFailed(f"/{entry.path} changed while it was packed.", "Run the same command again.")
-    blob.write(b"\0" * (-entry.size % tarfile.BLOCKSIZE))
 
 
 def write_layer(
@@ -190,6 +197,48 @@ def write_layer(
         },
         values=descriptor,
     )
+
+
+def write_tar(path: Path, entries: Iterable[Entry], created: int) -> tuple[str, dict[str, str]]:
+    """Writes the entries, in order, as the tar ``path``; its ``diff_id``, and the sha256 of each file by path.
+
+    It is in the form in which Docker 20.10 writes the layer that it makes of this tar: Go's ``archive/tar`` in PAX
+    format with the owner's name, and with the kind of each entry in its mode as well (Docker's
+    ``archive.FileInfoHeader``; later releases leave the name out). Raises StepFailed where
+    entries contradict each other.
+    """
+    whole, files = hashlib.sha256(), {}
+    with path.open("wb") as file:
+
+        def write(data: bytes) -> None:
+            whole.update(data)
+            file.write(data)
+
+        for entry in in_order(entries):
+            write(_as_engines_do(_header(entry, created), entry))
+            if entry.open is not None:
+                content = hashlib.sha256()
+                for piece in _pieces(entry):
+                    content.update(piece)
+                    write(piece)
+                write(b"\0" * (-entry.size % tarfile.BLOCKSIZE))
+                files[entry.path] = content.hexdigest()
+        write(b"\0" * (2 * tarfile.BLOCKSIZE))
+    return f"sha256:{whole.hexdigest()}", files
+
+
+_KIND_BITS = {"file": stat.S_IFREG, "folder": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+
+
+def _as_engines_do(header: bytes, entry: Entry) -> bytes:
+    """A header with these fields of its last block, the entry's own, as engines write them (POSIX ustar, by offset)."""
+    block = bytearray(header[-tarfile.BLOCKSIZE :])
+    block[100:108] = b"%07o\0" % (entry.mode | _KIND_BITS[entry.kind])
+    block[265:269] = block[297:301] = b"root"  # owner and group
+    block[329:345] = b"0000000\0" * 2  # device
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return header[: -tarfile.BLOCKSIZE] + bytes(block)
 
 
 def pack(tar: BinaryIO, path: Path, level: int = GZIP_LEVEL) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,27 @@ def prepare(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -
             continue
         location = str(params.get("locations", {}).get(name) or name)
         found = read_npz(inputs[name], location)
-        labels = _take_labels(found)
-        arrays = _fit(found, signature, location, emit)
+        labels = take_labels(found)
+        arrays = fit(found, signature, location, emit.note)
         samples = len(next(iter(arrays.values())))
         if name == "evaluate":
-            arrays.update(_labels(labels, samples, metric, location))
+            arrays.update(check_labels(labels, samples, metric, location))
         files[name] = emit.scratch / f"{name}.npz"
         write_npz(files[name], arrays)
         counts[name] = {"samples": samples}
     return Outputs(files, counts)
 
 
-def _take_labels(found: dict[str, Array]) -> Array | None:
+def take_labels(found: dict[str, Array]) -> Array | None:
+    """Takes the labels out of ``found``."""
     return next((found.pop(name) for name in LABELS if name in found), None)
 
 
-def _labels(labels: Array | None, samples: int, metric: str, location: str) -> dict[str, Array]:
-    """``{"y": labels}``, or nothing where the metric works without."""
+def check_labels(labels: Array | None, samples: int, metric: str, location: str) -> dict[str, Array]:
+    """``{"y": labels}`` as the metric takes them, or nothing where it works without.
+
+    Raises :class:`UsageError` for labels that are not one number, or class index, for each sample.
+    """
     if labels is None:
         if metric in UNLABELLED_METRICS:
             return {}
@@ -75,7 +79,13 @@ def _labels(labels: Array | None, samples: int, metric: str, location: str) -> d
     return {"y": whole}
 
 
-def _fit(found: dict[str, Array], signature: Mapping[str, Any], location: str, emit: Emit) -> dict[str, Array]:
+def fit(
+    found: dict[str, Array], signature: Mapping[str, Any], location: str, note: Callable[[str], None]
+) -> dict[str, Array]:
+    """The arrays by the model's input names and in its dtypes. ``note`` is told what had to be rounded.
+
+    Raises :class:`UsageError` for arrays that are not the model's inputs, with what it takes.
+    """
     entries = signature["inputs"]
     if len(entries) == 1 and set(found) == {"x"}:
         found = {entries[0]["name"]: found["x"]}
@@ -86,12 +96,12 @@ def _fit(found: dict[str, Array], signature: Mapping[str, Any], location: str, e
         raise UsageError(
             f"{location} {problem} of the model.", f"The model takes {'; '.join(map(in_words, entries))}; labels are y."
         )
-    fitted = {entry["name"]: _fit_one(found[entry["name"]], entry, location, emit) for entry in entries}
+    fitted = {entry["name"]: _fit_one(found[entry["name"]], entry, location, note) for entry in entries}
     _check_axes(fitted, entries, location)
     return fitted
 
 
-def _fit_one(array: Array, entry: Mapping[str, Any], location: str, emit: Emit) -> Array:
+def _fit_one(array: Array, entry: Mapping[str, Any], location: str, note: Callable[[str], None]) -> Array:
     shape, name = entry["shape"], entry["name"]
     takes = f"The model takes {in_words(entry)}, the first axis being samples."
     if not shape:
@@ -110,10 +120,10 @@ def _fit_one(array: Array, entry: Mapping[str, Any], location: str, emit: Emit) 
         raise UsageError(
             f"{location}: the array for {name!r} has {bad} values that are NaN or infinite.", "Clean the data first."
         )
-    return _as_dtype(array, entry, location, emit)
+    return _as_dtype(array, entry, location, note)
 
 
-def _as_dtype(array: Array, entry: Mapping[str, Any], location: str, emit: Emit) -> Array:
+def _as_dtype(array: Array, entry: Mapping[str, Any], location: str, note: Callable[[str], None]) -> Array:
     """The array in the model's dtype where no value changes by it; float64 is rounded, and said."""
     name, wanted = entry["name"], entry["dtype"]
     takes = f"Save the array for {name!r} as {wanted}."
@@ -135,7 +145,7 @@ def _as_dtype(array: Array, entry: Mapping[str, Any], location: str, emit: Emit)
     if not np.array_equal(cast.astype(array.dtype), array) and not rounding:
         raise UsageError(f"{location}: the array for {name!r} is {array.dtype} and does not fit {wanted}.", takes)
     if rounding:
-        emit.note(f"{location}: {name} was rounded from float64 to float32, which the model takes.")
+        note(f"{location}: {name} was rounded from float64 to float32, which the model takes.")
     return cast
 
 

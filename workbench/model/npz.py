@@ -7,7 +7,9 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,17 +29,43 @@ _ZIP_ERRORS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The ``first`` rows of an array that has ``rows`` of them; of one without axes all, and rows is 0."""
+
+    rows: int
+    first: Array
+
+
+def peek(path: Path, location: str, rows: int, whole: Container[str] = ()) -> dict[str, Beginning]:
+    """The first ``rows`` of every array of the file, of those named in ``whole`` all. Raises as :func:`read_npz`.
+
+    No more is read than that, so a look at gigabytes takes milliseconds.
+    """
+    with _told(location), zipfile.ZipFile(path) as archive:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in _checked_entries(archive, location)}
+        return {
+            name: _read_beginning(archive, entry, location, None if name in whole else rows)
+            for name, entry in entries.items()
+        }
+
+
 def read_npz(path: Path, location: str) -> dict[str, Array]:
     """Every array of the file, by name. ``location`` is the file as the user knows it.
 
     Nothing is unpickled: :class:`UsageError` for object arrays, and for anything that is not a whole npz of at most
     8 GiB with numbers, booleans or fixed-width strings in it.
     """
+    with _told(location), zipfile.ZipFile(path) as archive:
+        entries = _checked_entries(archive, location)
+        return {entry.filename.removesuffix(".npy"): _read_entry(archive, entry, location) for entry in entries}
+
+
+@contextmanager
+def _told(location: str) -> Iterator[None]:
+    """Turns what a damaged file meets into a sentence."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, location)
-            return {entry.filename.removesuffix(".npy"): _read_entry(archive, entry, location) for entry in entries}
+        yield
     except UsageError:
         raise
     except _ZIP_ERRORS as error:
@@ -57,7 +85,8 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], location: str) -> None:
+def _checked_entries(archive: zipfile.ZipFile, location: str) -> list[zipfile.ZipInfo]:
+    entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if not names or not all(name.endswith(".npy") for name in names) or len(set(names)) < len(names):
         raise UsageError(
@@ -70,14 +99,37 @@ def _check_entries(entries: list[zipfile.ZipInfo], location: str) -> None:
             f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {MAX_BYTES / 2**30:.0f} GiB.",
             "Give a smaller sample of the data.",
         )
+    return entries
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str) -> Array:
-    """One array; its header is believed only where it agrees with the size of the entry."""
+    _checked_header(archive, entry, location)
+    with archive.open(entry) as stream:
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read_beginning(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str, rows: int | None) -> Beginning:
+    shape, fortran, dtype, start = _checked_header(archive, entry, location)
+    length = shape[0] if shape else 0
+    if rows is None or not shape or (fortran and len(shape) > 1):
+        array = _read_entry(archive, entry, location)
+        return Beginning(length, array[:rows] if shape else array)
+    wanted = (min(rows, length), *shape[1:])
+    with archive.open(entry) as stream:
+        stream.read(start)
+        data = stream.read(math.prod(wanted) * dtype.itemsize)
+    return Beginning(length, np.frombuffer(data, dtype).reshape(wanted).astype(dtype.newbyteorder("="), copy=False))
+
+
+def _checked_header(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """As :func:`_header`; it is believed only where it agrees with the size of the entry."""
     name = entry.filename.removesuffix(".npy")
     with archive.open(entry) as stream:
         head = io.BytesIO(stream.read(64 * 1024))
-    shape, dtype, start = _header(head)
+    shape, fortran, dtype, start = _header(head)
     if dtype.hasobject:
         raise UsageError(
             f"{location}: the array {name!r} holds Python objects, which are never loaded.",
@@ -90,18 +142,16 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str)
             f"{location}: the array {name!r} says its shape is {list(shape[:8])}, which its data does not fit.",
             "The file is damaged: write it again with numpy.savez.",
         )
-    with archive.open(entry) as stream:
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return shape, fortran, dtype, start
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and the offset of the values."""
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether the first axis varies fastest, dtype and the offset of the values."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"npy version {version}")
-    return shape, dtype, stream.tell()
+    return shape, fortran, dtype, stream.tell()
