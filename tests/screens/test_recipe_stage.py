@@ -15,7 +15,7 @@ import pytest
 from app_support import answers, drive, quiet, until
 from shots import shown
 from support import git
-from textual.widgets import OptionList, Static
+from textual.widgets import Button, Input, OptionList, Static
 
 from screens.app import WorkbenchApp
 from screens.block_view import Blocks
@@ -176,7 +176,7 @@ def overtaken(project: Path, then: Callable[[Any, RecipeStage], Any], *, gone: b
         else:
             (project / RECIPE).write_text("name: theirs\n")
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: isinstance(app.screen, Question))
+        await asked(pilot)
         await then(pilot, stage)
 
     drive(app, flow)
@@ -279,7 +279,7 @@ def test_a_file_that_is_no_text_is_told_and_not_written_over(project: Path) -> N
 async def asked(pilot: Any) -> str:
     """What the question above the screen asks, once there is one."""
     app = pilot.app
-    await until(pilot, lambda: isinstance(app.screen, Question) and bool(app.screen.query("#asked")))
+    await until(pilot, lambda: isinstance(app.screen, Question) and isinstance(app.focused, Button))
     return str(app.screen.query_one("#asked", Static).content)
 
 
@@ -344,7 +344,7 @@ def test_saving_on_the_way_out_over_a_file_that_somebody_else_wrote_does_not_go_
         await pilot.press("q")
         await asked(pilot)
         await pilot.press("enter")
-        await until(pilot, lambda: "was changed since" in str(app.screen.query_one("#asked", Static).content))
+        await until(pilot, lambda: "was changed since" in shown(app))
         assert (project / RECIPE).read_text() == "name: theirs\n"
         assert stage.editor.unsaved
         assert not app._exit
@@ -430,6 +430,12 @@ def test_the_history_lists_the_commits_and_the_one_under_the_cursor_with_its_cha
     drive(app, flow)
 
 
+async def asked_for_message(pilot: Any) -> None:
+    """Lets the form to commit come up, its line ready to be written in."""
+    app = pilot.app
+    await until(pilot, lambda: isinstance(app.screen, CommitForm) and isinstance(app.focused, Input))
+
+
 @pytest.mark.parametrize("message", ["", "another seed"])
 def test_the_recipe_is_committed_by_a_form_and_the_history_has_it(project: Path, said: list[str], message: str) -> None:
     app = WorkbenchApp(project)
@@ -443,7 +449,7 @@ def test_the_recipe_is_committed_by_a_form_and_the_history_has_it(project: Path,
         await pilot.press("m")
         await asked(pilot)
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, CommitForm))
+        await asked_for_message(pilot)
         await pilot.press(*(key if key != " " else "space" for key in message), "enter")
         await until(pilot, lambda: table.row_count == 2)
         assert git(project, "log", "-1", "--format=%s").strip() == (message or "digits: seed — → 7")
@@ -461,7 +467,7 @@ def test_a_commit_that_is_refused_says_why_in_the_form(project: Path) -> None:
     async def flow(pilot: Any) -> None:
         await opened(pilot)
         await pilot.press("m")
-        await until(pilot, lambda: isinstance(app.screen, CommitForm))
+        await asked_for_message(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: "HEAD is detached" in str(app.screen.query_one("#form-said", Static).content))
 
