@@ -8,11 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from screens.samples import READ_BYTES, Newest, Samples
+from screens.samples import Newest, Samples
 from workbench.timeline import lines
 
 SPACING = 64
-"""Lines between two that are known by time: some 20 KB."""
+"""Lines between two that are known by time: some 40 KB."""
+
+SOUGHT_BYTES = 1 << 20
+"""What is read before a moment that is sought: minutes of samples, 50 ms."""
 
 
 class _Line(msgspec.Struct):
@@ -57,11 +60,11 @@ class SampleTrack:
         return self._last
 
     def _start(self, time: float) -> int:
-        """Where to begin to read for ``time``: as much before it as is read of a run at work."""
+        """Where to begin to read for ``time``: with enough before it for what is kept."""
         at = bisect_right(self._times, time)
         if not at:
             return 0
-        return self._offsets[max(bisect_right(self._offsets, self._offsets[at - 1] - READ_BYTES) - 1, 0)]
+        return self._offsets[max(bisect_right(self._offsets, self._offsets[at - 1] - SOUGHT_BYTES) - 1, 0)]
 
     def _read(self) -> None:
         offset = 0

@@ -333,7 +333,7 @@ def test_a_run_that_died_runs_until_its_last_sample_and_is_said_to_have_died(tmp
 
 
 def test_at_every_moment_the_samples_are_those_that_had_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("screens.sample_track.READ_BYTES", 20_000)
+    monkeypatch.setattr("screens.sample_track.SOUGHT_BYTES", 20_000)
     monkeypatch.setattr("screens.samples.READ_BYTES", 20_000)
     path, lines = tmp_path / "samples.jsonl", [sample(n / 4, n + 1) for n in range(2_000)]
     path.write_text("".join(lines))

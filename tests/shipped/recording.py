@@ -20,6 +20,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "digits"
         _workbench("demo", str(project), folder=ROOT)
+        FILE.parent.mkdir(exist_ok=True)
         _workbench("record", "-o", str(FILE), folder=project)
     print(f"{FILE.relative_to(ROOT)}: {FILE.stat().st_size} bytes")
 
