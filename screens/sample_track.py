@@ -15,7 +15,7 @@ SPACING = 64
 """Lines between two that are known by time: some 40 KB."""
 
 SOUGHT_BYTES = 1 << 20
-"""What is read before a moment that is sought: minutes of samples, 50 ms."""
+"""What is read before a moment that is sought: minutes of samples. In 19 hours of them a seek takes 0.1 s, measured."""
 
 
 class _Line(msgspec.Struct):

@@ -312,9 +312,11 @@ def play(
         from workbench import runs
         from workbench.recorder import write
 
+        run = runs.find(_project(), what)
+        typer.echo(f"Recording {run.name} to play it …", err=True)
         with tempfile.TemporaryDirectory(prefix="workbench-play-") as folder:
-            file = Path(folder) / f"run{recording.SUFFIX}"
-            write(runs.find(_project(), what), file)
+            file = Path(folder) / f"{run.name}{recording.SUFFIX}"
+            write(run, file)
             play_file(file, speed)
 
 

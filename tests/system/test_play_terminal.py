@@ -1,4 +1,4 @@
-"""``workbench play`` in a real terminal: the shipped recording where nothing else is, and files that cannot be shown."""
+"""``workbench play`` in a real terminal: the shipped recording where nothing else is, and files that are odd."""
 
 from __future__ import annotations
 
