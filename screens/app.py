@@ -20,7 +20,7 @@ from screens.settings import Settings, load_settings, settings_file
 from screens.stage import Copied, Say
 from screens.table import Rows
 from screens.themes import THEMES
-from screens.unsaved import when_saved
+from screens.unsaved import before_leaving
 from screens.view import ProjectView, RunView
 from screens.workspace import Followed, WorkspaceScreen
 from workbench.project import project_of
@@ -167,7 +167,7 @@ class WorkbenchApp(App[None]):
         """Leaves, unless something unsaved would be lost: then it is asked."""
         for screen in self.screen_stack:
             if isinstance(screen, WorkspaceScreen):
-                when_saved(screen, self.exit, "Discard")
+                before_leaving(screen, self.exit)
                 return
         self.exit()
 

@@ -49,7 +49,8 @@ class RunSource:
         if self._ended:
             return None
         state = self._read()
-        self._ended = state.status != "running"
+        # A folder without an event is one that has just been made, or never had a run: what comes is not missed.
+        self._ended = state.status != "running" and state.seq >= 0
         last = self._last
         now = state.ended if self._ended else float(int(time.time()))
         samples = self._samples.advance() if self._samples else _NO_SAMPLES

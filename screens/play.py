@@ -46,8 +46,8 @@ def play(file: Path, speed: float) -> None:
         )
 
 
-_MOVES = ("pause", "seek", "seek_to", "speed")
-_SEEK, _SPEED = Binding.Group("5 s", compact=True), Binding.Group("Speed", compact=True)
+_MOVES = ("pause", "seek", "seek_to", "speed", "shorten")
+_SEEK, _PLAY = Binding.Group("5 s", compact=True), Binding.Group("Play")
 
 
 def _key(key: str, action: str, id: str, tooltip: str, group: Binding.Group | None = None) -> Binding:  # noqa: A002
@@ -60,16 +60,16 @@ class PlayScreen(WorkspaceScreen):
 
     BINDINGS = [
         # Before any widget: what plays is moved by the same keys wherever one is. Where one types, they are letters.
-        Binding("space", "pause", "Pause", id="play.pause", tooltip="pause or go on", priority=True),
+        _key("space", "pause", "play.pause", "pause or go on", _PLAY),
         _key("left", "seek(-5)", "play.back", "5 s back", _SEEK),
         _key("right", "seek(5)", "play.forth", "5 s forth", _SEEK),
+        _key("less_than_sign", "speed(0.5)", "play.slower", "half as fast", _PLAY),
+        _key("greater_than_sign", "speed(2)", "play.faster", "twice as fast", _PLAY),
         _key("shift+left", "seek(-30)", "play.far-back", "30 s back"),
         _key("shift+right", "seek(30)", "play.far-forth", "30 s forth"),
         _key("home", "seek_to(0)", "play.begin", "to the begin of the recording"),
         _key("end", "seek_to(1)", "play.end", "to the end of the recording"),
-        _key("less_than_sign", "speed(0.5)", "play.slower", "half as fast", _SPEED),
-        _key("greater_than_sign", "speed(2)", "play.faster", "twice as fast", _SPEED),
-        Binding("z", "shorten", "Idle", id="play.idle", tooltip="shorten time in which nothing happens, or not"),
+        _key("z", "shorten", "play.idle", "shorten time in which nothing happens, or not"),
         Binding("escape", "leave", "Leave", id="play.leave", tooltip="end the playing", show=False),
         Binding("r", "run_recipe", "Run", id="workspace.run", tooltip="carry out the recipe", show=False),
         Binding(

@@ -16,6 +16,7 @@ from textual.widgets import OptionList, Static, TextArea
 from screens.code import yaml_spans
 from screens.code_area import CodeArea
 from screens.command import REFUSED, Answer, Command, is_recording
+from screens.draft import Draft
 from screens.opened import Opened, Overtaken
 from screens.question import Question
 from screens.words import mapping, number, quantity, safe
@@ -44,6 +45,8 @@ class RecipeEditor(Vertical):
         super().__init__(id=id)
         self._project, self._recipe = project, recipe
         self._file = Opened(project / recipe)
+        self._draft = Draft(project, recipe)
+        self._looked = False
         self._loaded = self._seen = ""
         self._overtaken = False
         self._checked: Content = Content("")
@@ -82,6 +85,9 @@ class RecipeEditor(Vertical):
         else:
             self._file.read()
             self._load(self._file.text)
+        if not self._looked:
+            self._looked = True
+            self._take_draft()
         self._check(0.0)
 
     def _load(self, text: str) -> None:
@@ -93,6 +99,19 @@ class RecipeEditor(Vertical):
             self.area.move_cursor(self.area.clamp_visitable(at))
         self._loaded = self._seen = self.area.text
         self._overtaken = False
+
+    def _take_draft(self) -> None:
+        """Goes on with what was written here and not saved, where an app ended before it was."""
+        draft = self._draft.kept()
+        if draft is not None and draft != self.area.text:
+            self._replace(draft)
+            told = "What was written here and not saved is back. ctrl+z gives the file as it is."
+            self.app.notify(told, title=self._recipe, markup=False)
+
+    def _replace(self, text: str) -> None:
+        """Has another text as an edit, which can be undone: the one before is not lost."""
+        self.area.replace(text, (0, 0), self.area.document.end)
+        self._seen = self.area.text
 
     def edit(self) -> None:
         """From now on letters go into the text."""
@@ -130,8 +149,14 @@ class RecipeEditor(Vertical):
                 self.app.notify(str(error), severity="error", markup=False)
                 return False
             self._loaded, self._overtaken = self.area.text, False
+            self._draft.drop()
         self.look()
         return True
+
+    def discard(self) -> None:
+        """Forgets what is not saved."""
+        self.workers.cancel_group(self, "check")
+        self._draft.drop()
 
     def _ask(self) -> None:
         gone = not (self._project / self._recipe).exists()
@@ -146,10 +171,9 @@ class RecipeEditor(Vertical):
             self.save(over=True)
         elif answer == "reload":
             self._file.read()
-            # As an edit, which can be undone: what was written here is not lost.
-            self.area.replace(self._file.text, (0, 0), self.area.document.end)
+            self._replace(self._file.text)
             self._loaded, self._overtaken = self.area.text, False
-            self._show()
+            self._check(0.0)
 
     @on(TextArea.Changed)
     def _written(self, event: TextArea.Changed) -> None:
@@ -164,6 +188,10 @@ class RecipeEditor(Vertical):
         self._checked = Content.styled("… checking", "$text-muted")
         self._show()
         await asyncio.sleep(rest)
+        if self.unsaved:
+            self._draft.keep(self.area.text)
+        else:
+            self._draft.drop()
         words = ("validate", self._recipe, "--stdin", "--json")
         self._told(await Command(words, self._project, self.area.text.encode()).answer())
 

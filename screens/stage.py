@@ -59,6 +59,9 @@ class Stage(Vertical):
         """Saves what is unsaved; False where it could not be, which the stage tells."""
         return True
 
+    def discard(self) -> None:
+        """Forgets what is unsaved: the stage is about to go."""
+
     def copyable(self) -> str:
         """What of this stage one may want elsewhere, such as a reference; "" for the command on the screen."""
         return ""

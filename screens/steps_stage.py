@@ -16,6 +16,8 @@ from screens.view import RunView
 from screens.views import Views
 from workbench.events import StepState
 
+_LOG = Binding.Group("Log")
+
 STEPS = ("state", "step", "time", "progress")
 
 
@@ -23,13 +25,20 @@ class StepsStage(Stage):
     """Rows ``#steps`` and a log ``#logs``; a subclass composes them, among its :class:`Views`."""
 
     BINDINGS = [
-        Binding("slash", "log_search", "Search", id="log.search", tooltip="search the log"),
+        Binding("slash", "log_search", "Search", id="log.search", tooltip="search the log", group=_LOG),
         Binding("n", "log_next", "Next", id="log.next", tooltip="the next line found", show=False),
         Binding("N", "log_before", "Before", id="log.before", tooltip="the line found before", show=False),
         Binding(
-            "ampersand,backslash", "log_filter", "Filter", id="log.filter", tooltip="only lines of the log with a text"
+            "ampersand,backslash",
+            "log_filter",
+            "Filter",
+            id="log.filter",
+            tooltip="only lines of the log with a text",
+            group=_LOG,
         ),
-        Binding("E", "log_trouble", "Error", id="log.error", tooltip="the first line that looks like an error"),
+        Binding(
+            "E", "log_trouble", "Error", id="log.error", tooltip="the first line that looks like an error", group=_LOG
+        ),
         Binding("f", "log_follow", "Follow", id="log.follow", tooltip="the end of the log, as it grows", show=False),
         Binding("w", "log_wrap", "Wrap", id="log.wrap", tooltip="long lines go on below", show=False),
         Binding("Y", "log_copy", "Copy lines", id="log.copy", tooltip="copy the lines on the screen", show=False),

@@ -14,10 +14,12 @@ from screens import progress
 from screens.command_bar import CommandBar
 from screens.stage import STAGES, Say, Stage
 from screens.stage_bar import StageBar
-from screens.unsaved import when_saved
+from screens.unsaved import before_leaving, when_saved
 from screens.view import ProjectView, RunView
 from screens.words import safe
 from workbench.runs import command_line
+
+_RUN = Binding.Group("Run")
 
 
 class Followed(Message):
@@ -37,9 +39,18 @@ class WorkspaceScreen(Screen[None]):
             for number, kind in enumerate(STAGES, 1)
         ),
         Binding("escape", "leave", "Back", id="workspace.back", tooltip="back to the recipes"),
-        Binding("r", "run_recipe", "Run", id="workspace.run", tooltip="carry out the recipe"),
-        Binding("p", "replay", "Replay", id="workspace.replay", tooltip="make the artifacts again and compare"),
-        Binding("c", "cancel_run", "Cancel", id="workspace.cancel", tooltip="stop the run; finished steps are kept"),
+        Binding("r", "run_recipe", "Run", id="workspace.run", tooltip="carry out the recipe", group=_RUN),
+        Binding(
+            "p", "replay", "Replay", id="workspace.replay", tooltip="make the artifacts again and compare", group=_RUN
+        ),
+        Binding(
+            "c",
+            "cancel_run",
+            "Cancel",
+            id="workspace.cancel",
+            tooltip="stop the run; finished steps are kept",
+            group=_RUN,
+        ),
         Binding("left_square_bracket", "run(1)", "Older", id="workspace.older", tooltip="the run before", show=False),
         Binding("right_square_bracket", "run(-1)", "Newer", id="workspace.newer", tooltip="the run after", show=False),
     ]
@@ -126,7 +137,7 @@ class WorkspaceScreen(Screen[None]):
             self.stage.show(self.view)
 
     def action_leave(self) -> None:
-        when_saved(self, self.dismiss, "Discard")
+        before_leaving(self, self.dismiss)
 
     def action_run_recipe(self) -> None:
         when_saved(self, lambda: self.post_message(Say("run", self.recipe, "--detach")), "Run as saved before")

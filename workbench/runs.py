@@ -76,10 +76,10 @@ def start(request: Request) -> Path:
         ignore = runs_folder(Path(request.project)).parent / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
-        (run / "request.json").write_text(json.dumps(asdict(request), indent=2))
         with (run / "lock").open("ab") as lock, (run / "logs" / "run.txt").open("ab") as log:
-            # The lock goes to the child with its descriptor: there is no moment at which the run reads as died.
+            # Locked before the request makes a run of the folder, and then the child's: it never reads as died.
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+            (run / "request.json").write_text(json.dumps(asdict(request), indent=2))
             pid = _launch(run, Path(request.project), lock.fileno(), log.fileno())
         (run / "pid").write_text(str(pid))
     except OSError as error:

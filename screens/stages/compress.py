@@ -32,16 +32,28 @@ from workbench.errors import WorkbenchError
 _UNMEASURED = "Nothing is measured yet. Press r to run the recipe."
 
 
+_VARIANT = Binding.Group("Variant")
+
+
 class CompressStage(Stage):
     """The variants of a recipe, in the recipe and in the run on the screen."""
 
     BINDINGS = [
-        Binding("a", "add", "Add", id="compress.add", tooltip="add a variant to the recipe"),
-        Binding("e,enter", "change", "Edit", id="compress.edit", tooltip="change the variant under the cursor"),
-        Binding("d", "remove", "Remove", id="compress.remove", tooltip="remove the variant under the cursor"),
+        Binding("a", "add", "Add", id="compress.add", tooltip="add a variant to the recipe", group=_VARIANT),
+        Binding(
+            "e,enter",
+            "change",
+            "Edit",
+            id="compress.edit",
+            tooltip="change the variant under the cursor",
+            group=_VARIANT,
+        ),
+        Binding(
+            "d", "remove", "Remove", id="compress.remove", tooltip="remove the variant under the cursor", group=_VARIANT
+        ),
         Binding("x", "choose", "Choose", id="compress.choose", tooltip="choose the variant under the cursor by hand"),
         Binding("X", "aim", "Aim", id="compress.aim", tooltip="choose by p50, p99, size or metric drop", show=False),
-        Binding("o", "export", "Export", id="compress.export", tooltip="give the variant out as a file"),
+        Binding("o", "export", "Export", id="compress.export", tooltip="give the variant out as a file", show=False),
         Binding("v", "switch", "Plot", id="compress.view", tooltip="table or plot; both or the table where wide"),
         Binding("m", "turn", "Axes", id="compress.axes", tooltip="size or metric drop across the plot", show=False),
     ]

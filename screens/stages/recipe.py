@@ -84,6 +84,9 @@ class RecipeStage(Stage):
     def save(self) -> bool:
         return self.editor.save()
 
+    def discard(self) -> None:
+        self.editor.discard()
+
     def look(self) -> None:
         self.editor.look()
         self.on_views_switched()

@@ -472,3 +472,52 @@ def test_a_commit_that_is_refused_says_why_in_the_form(project: Path) -> None:
         await until(pilot, lambda: "HEAD is detached" in str(app.screen.query_one("#form-said", Static).content))
 
     drive(app, flow)
+
+
+def test_what_was_not_saved_when_the_app_ended_without_asking_is_back_and_gone_once_it_is_discarded(
+    project: Path,
+) -> None:
+    before = (project / RECIPE).read_text()
+
+    async def write(pilot: Any) -> None:
+        stage = await opened(pilot)
+        await pilot.press("i", "#")
+        await checked(pilot)
+        assert stage.editor.unsaved  # and the app ends here, as with a terminal that is closed
+
+    async def find(pilot: Any) -> None:
+        stage = await opened(pilot)
+        assert stage.editor.area.text == f"#{before}"
+        assert "not saved" in status(stage)
+        assert git(project, "status", "--porcelain") == ""
+        await pilot.press("ctrl+z")
+        assert stage.editor.area.text == before
+        await pilot.press("ctrl+y", "q")
+        await asked(pilot)
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: pilot.app._exit)
+
+    async def find_nothing(pilot: Any) -> None:
+        stage = await opened(pilot)
+        assert stage.editor.area.text == before
+
+    for flow in (write, find, find_nothing):
+        drive(WorkbenchApp(project), flow)
+    assert (project / RECIPE).read_text() == before
+
+
+def test_what_is_saved_or_undone_leaves_no_draft(project: Path) -> None:
+    app = WorkbenchApp(project)
+    drafts = project / ".workbench" / "drafts"
+
+    async def flow(pilot: Any) -> None:
+        await opened(pilot)
+        for ends_it in ("ctrl+s", "ctrl+z"):
+            await pilot.press("i", "#")
+            await checked(pilot)
+            assert [each.name for each in drafts.iterdir()] == ["recipes%2Fdigits.yaml"]
+            await pilot.press(ends_it, "escape")
+            await checked(pilot)
+            assert list(drafts.iterdir()) == []
+
+    drive(app, flow)

@@ -14,6 +14,7 @@ from textual.widgets import Static
 from screens.app import WorkbenchApp
 from screens.command import Command
 from screens.command_bar import CommandBar
+from screens.feed import RunSource
 from screens.help import HelpScreen
 from screens.home import HomeScreen
 from screens.keys import all_bindings, key_table
@@ -98,6 +99,17 @@ def test_a_new_run_of_the_recipe_is_followed_and_older_ones_are_a_key_away(tmp_p
         await until(pilot, lambda: screen.view is not None and screen.view.folder == newer)
 
     drive(app, flow)
+
+
+def test_a_run_that_is_seen_before_its_first_event_is_followed_all_the_same(tmp_path: Path) -> None:
+    folder = record([], run_folder(tmp_path))
+    source = RunSource(folder)
+    assert source.advance() is not None
+    record(run_events(), tmp_path / "other")
+    (folder / "events.jsonl").write_bytes((tmp_path / "other/events.jsonl").read_bytes())
+    view = source.advance()
+    assert view is not None
+    assert view.state.status == "done"
 
 
 def test_a_command_goes_on_when_the_screen_is_left_and_its_error_is_told_where_one_is(

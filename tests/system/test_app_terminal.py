@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_run_started_by_a_key_goes_on_when_the_app_is_killed_and_is_there_when
     with Terminal(APP, project, (100, 36)) as again:
         again.wait_for(lambda text: "as locked" in text and "✓ done" in text, 300)
         again.press("Enter")
-        again.wait_for("all hold")
+        again.wait_for("✓ gates hold")
         again.press("7")
         again.wait_for("✓ done")
         again.press("q")
@@ -63,3 +64,42 @@ def test_a_run_started_by_a_key_goes_on_when_the_app_is_killed_and_is_there_when
     log = subprocess.run(["git", "log", "--format=%s"], cwd=project, check=True, capture_output=True, text=True).stdout
     assert len(log.splitlines()) == 2
     assert (project / "recipes/digits.lock.yaml").exists()
+
+
+def colours(painted: bytes) -> set[str]:
+    """What kinds of colours the terminal was told: ``grey`` and ``other`` of the 256, ``16``, ``true``."""
+    found = set()
+    for codes in re.findall(rb"\x1b\[([0-9;]+)m", painted):
+        if b"8;2;" in codes:
+            found.add("true")
+        for number in map(int, re.findall(rb"8;5;(\d+)", codes)):
+            found.add("grey" if number >= 232 or number in _GREYS else "other")
+        if set(codes.split(b";")) & _NAMED:
+            found.add("16")
+    return found
+
+
+_GREYS = {0, 7, 8, 15, 16, 59, 102, 145, 188, 231}
+_NAMED = {b"%d" % number for first in (30, 40, 90, 100) for number in range(first, first + 8)}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("environment", "allowed"),
+    [
+        ({"NO_COLOR": "1"}, {"grey"}),
+        ({"TERM": "screen", "COLORTERM": ""}, {"16"}),
+        ({"TERM": "tmux-256color", "COLORTERM": ""}, {"grey", "other"}),
+    ],
+    ids=["no colour", "16 colours", "256 colours"],
+)
+def test_no_terminal_is_told_colours_that_it_has_not_and_states_are_words(
+    project: Path, environment: dict[str, str], allowed: set[str]
+) -> None:
+    with Terminal(APP, project, (100, 36), environment) as terminal:
+        painted = b""
+        while b"never run" not in painted:
+            painted += terminal.next_bytes()
+        assert "never run" in terminal.text()
+        assert colours(painted) <= allowed
+        assert colours(painted)
