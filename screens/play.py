@@ -13,6 +13,7 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer, Input, Label, TextArea
+from textual.worker import WorkerFailed
 
 from screens.app import WorkbenchApp
 from screens.command import REFUSED, Command, answer_from
@@ -38,12 +39,18 @@ def play(file: Path, speed: float) -> None:
         app = PlayApp(unpack(file, Path(folder) / "recording"), settings, speed)
         app.run()
     if app.broken is not None:
-        at = traceback.extract_tb(app.broken.__traceback__)[-1]
-        where = f"{type(app.broken).__name__} in {Path(at.filename).name}:{at.lineno}"
         raise UsageError(
-            f"{file} holds what this version of workbench cannot show ({where}: {app.broken}).",
+            f"{file} holds what this version of workbench cannot show: {_told(app.broken)}.",
             "It is damaged, or was made by another version.",
         )
+
+
+def _told(error: BaseException) -> str:
+    """What an error is and where it came up, in a line."""
+    cause = error.error if isinstance(error, WorkerFailed) else error
+    frames = traceback.extract_tb(cause.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return safe(f"{type(cause).__name__}{where}: {cause}").replace("\n", " ")
 
 
 _MOVES = ("pause", "seek", "seek_to", "speed", "shorten")
