@@ -59,18 +59,18 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuses what does not come from this machine's own page; the answers carry :data:`HEADERS`."""
+    """Refuses what does not come from this machine's own page."""
     origin = request.headers.get("Origin")
     if urlsplit(f"//{request.host}").hostname not in _HOSTS or origin not in (None, f"http://{request.host}"):
-        raise web.HTTPForbidden(text="This page is for the browser of this machine only.\n", headers=HEADERS)
-    try:
-        answer = await handler(request)
-    except web.HTTPException as error:
-        error.headers.update(HEADERS)
-        raise
-    if not answer.prepared:
-        answer.headers.update(HEADERS)
-    return answer
+        raise web.HTTPForbidden(text="This page is for the browser of this machine only.\n")
+    return await handler(request)
+
+
+async def seal(request: web.Request, answer: web.StreamResponse) -> None:
+    """Every answer carries :data:`HEADERS`; what is downloaded is no page of ours, whatever is in it."""
+    answer.headers.update(HEADERS)
+    if request.path.startswith("/download/"):
+        answer.headers["Content-Security-Policy"] += "; sandbox"
 
 
 class AppServer(Server):
@@ -86,6 +86,7 @@ class AppServer(Server):
     async def application(self) -> web.Application:
         """The application; only a download, which has a secret name of its own, lies outside of the secret path."""
         guarded = web.Application(middlewares=[guard])
+        guarded.on_response_prepare.append(seal)
         guarded.add_routes([web.get("/download/{key}", self.handle_download)])
         guarded.add_subapp(self.path, await self._make_app())
         return guarded

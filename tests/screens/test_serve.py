@@ -70,6 +70,7 @@ def test_only_its_own_page_opens_the_app(project: Path) -> None:
                     asked, headers=headers | {"Connection": "Upgrade", "Upgrade": "websocket"}
                 ) as answer:
                     assert (asked, headers, answer.status) == (asked, headers, status)
+                    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
             assert apps_of(server) == []
             async with client.ws_connect(url / "ws", headers={"Origin": own}) as opened:
                 await home_of(opened)
@@ -151,6 +152,27 @@ def test_an_app_whose_server_was_killed_ends_too(project: Path) -> None:
                 apps = apps_of(server)
                 server.kill()
                 assert await asyncio.to_thread(lambda: psutil.wait_procs(apps, timeout=60)[1]) == []
+
+        talk(address, flow)
+
+
+def test_a_picture_of_the_screen_is_a_download(project: Path) -> None:
+    with served(project) as (_, address):
+
+        async def flow(client: aiohttp.ClientSession, url: URL) -> None:
+            async with client.ws_connect(url / "ws") as opened:
+                await home_of(opened)
+                await opened.send_json(["stdin", "\x1bOQ"])  # f2
+                async for message in opened:
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        break
+                kind, key = message.json()
+                assert kind == "deliver_file_start"
+                # where textual.js asks for it
+                async with client.get(url.origin() / "download" / key) as answer:
+                    assert ".svg" in answer.headers["Content-Disposition"]
+                    assert answer.headers["Content-Security-Policy"].endswith("; sandbox")
+                    assert (await answer.text()).startswith("<svg")
 
         talk(address, flow)
 

@@ -51,3 +51,11 @@ async def _look(address: str, picture: Path) -> None:
         while colours < 100 or most > 0.9:
             colours, most = await tab.screenshot(picture)
         assert picture.stat().st_size > 10_000
+
+        await tab.type("q")  # leaves the help
+        await tab.type("q")
+        while "-closed" not in await tab.evaluate("document.body.className"):
+            pass
+        assert await tab.evaluate("getComputedStyle(document.querySelector('.ended')).visibility") == "visible"
+        again = await tab.evaluate("document.querySelector('.ended a').href")
+        assert again == address
