@@ -44,4 +44,4 @@ class StageBar(Static):
 
     def show(self, view: RunView | None, current: str) -> None:
         """Shows how the stages of a run stand."""
-        self.update(stages_line(view, current, self.app.size.width < 90))
+        self.update(stages_line(view, current, self.app.size.width < 90), layout=False)

@@ -18,6 +18,7 @@ class Rows(DataTable[object]):
         self._names = tuple(columns)
         self._lines = lines
         self._before = ""
+        self._widths: tuple[int, ...] = ()
         self._shown: dict[str, tuple[Cell, ...]] = {}
 
     def on_mount(self) -> None:
@@ -49,8 +50,18 @@ class Rows(DataTable[object]):
         else:
             self.clear()
         self._shown = dict(rows)
-        # The head is painted from a cache that knows nothing of columns that have become wider.
-        self.call_after_refresh(self.notify_style_update)
+        self.call_after_refresh(self._paint_head)
+
+    def watch_virtual_size(self) -> None:
+        """Columns may have become wider only now."""
+        self._paint_head()
+
+    def _paint_head(self) -> None:
+        """Paints all anew where columns became wider: the head is painted from a cache that knows nothing of that."""
+        widths = tuple(column.get_render_width(self) for column in self.ordered_columns)
+        if widths != self._widths:
+            self._widths = widths
+            self.notify_style_update()
 
     @property
     def key_at_cursor(self) -> str:

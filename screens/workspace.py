@@ -132,7 +132,7 @@ class WorkspaceScreen(Screen[None]):
         name = self.query_one("#stages", ContentSwitcher).current or ""
         self.query_one(StageBar).show(self.view, name)
         if self.view is not None:
-            self.query_one("#title", Label).update(progress.title(self.view.state, self.view.now).text)
+            self.query_one("#title", Label).update(progress.title(self.view.state, self.view.now).text, layout=False)
         if self.stage is not None:
             self.stage.show(self.view)
 

@@ -68,8 +68,9 @@ class RunStage(StepsStage):
         super().show(view)
         lines = failure(view.state) if view is not None else []
         error = self.query_one("#error", Static)
-        error.display = bool(lines)
-        error.update("\n".join(lines))
+        if error.content != (told := "\n".join(lines)):  # a layout costs as much as all else here
+            error.display = bool(told)
+            error.update(told)
         ended = view is not None and view.state.status == "done"
         known = before is not None and view is not None and before.folder == view.folder
         if ended and not (known and before is not None and before.state.status == "done"):
