@@ -118,7 +118,7 @@ def test_play(tmp_path: Path, size: tuple[int, int]) -> None:
     async def flow(pilot: Any) -> None:
         await pilot.press("space")
         app.clock.seek(app.clock.length / 2)
-        await until(pilot, lambda: "30 s" in shown(app))
+        await until(pilot, lambda: "0:30" in shown(app) and "30 s" in shown(app))
         check(f"play-{size[0]}x{size[1]}", await in_all_themes(pilot))
 
     drive(app, flow, size)
