@@ -17,7 +17,7 @@ from screens.feed import Feed, ProjectSource, RunSource, View
 from screens.home import HomeScreen
 from screens.samples import SampleSource
 from screens.settings import Settings, load_settings, settings_file
-from screens.stage import Copied, Say
+from screens.stage import Copied, Say, Written
 from screens.table import Rows
 from screens.themes import THEMES
 from screens.unsaved import before_leaving
@@ -113,6 +113,11 @@ class WorkbenchApp(App[None]):
             await self.open_recipe(event.data_table.key_at_cursor)
         if event.data_table.id == "runs":
             await self.open_run(runs_folder(self._project) / event.data_table.key_at_cursor)
+
+    async def on_written(self, message: Written) -> None:
+        await self.open_recipe(message.recipe)
+        self._said = str(message.command)
+        self._show_said(message.command)
 
     async def open_recipe(self, recipe: str, stage: str = "compress") -> None:
         """Shows the stages of a recipe, with its newest run."""

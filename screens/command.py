@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shlex
 import sys
@@ -56,7 +57,8 @@ class Command:
         try:
             out, err = await process.communicate(self.given or None)
         except asyncio.CancelledError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                process.kill()
             await process.wait()
             raise
         return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))

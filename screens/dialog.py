@@ -74,8 +74,8 @@ class Dialog(ModalScreen[Carried | None]):
     """
     ASKS = ""
     DOES = "Do it"
-    LOOKS = False
-    """Whether the command has ``--dry-run``, which tells while the form is filled what it would do."""
+    LOOKS: tuple[str, ...] = ()
+    """Words with which the command tells what it would do, while the form is filled."""
 
     def __init__(self, project: Path) -> None:
         super().__init__()
@@ -90,6 +90,14 @@ class Dialog(ModalScreen[Carried | None]):
         """The words after ``workbench``. Raises ValueError, a sentence, where the form says nothing usable yet."""
         raise NotImplementedError
 
+    def preview(self) -> ComposeResult:
+        """What shows the answer of a look, where a few lines of text do not."""
+        yield from ()
+
+    def looked(self, answer: Answer) -> None:
+        """Shows what the command would do."""
+        self.say(_change(answer) if answer.exit_code == 0 else answer.stderr, bad=answer.exit_code != 0)
+
     def compose(self) -> ComposeResult:
         with Vertical(id="form") as form:
             form.border_title = self.ASKS
@@ -98,6 +106,7 @@ class Dialog(ModalScreen[Carried | None]):
             yield Static(id="form-command", markup=False)
             with VerticalScroll(id="form-said-scroll", can_focus=False):
                 yield Static(id="form-said", markup=False)
+            yield from self.preview()
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="cancel", compact=True)
                 yield Button(self.DOES, id="do", compact=True, variant="primary")
@@ -124,9 +133,9 @@ class Dialog(ModalScreen[Carried | None]):
     @work(exclusive=True, group="look")
     async def _look(self, words: tuple[str, ...]) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
-        answer = await Command((*words, "--dry-run"), self.project).answer()
+        answer = await Command((*words, *self.LOOKS), self.project).answer()
         if not self._at_work:
-            self.say(_change(answer) if answer.exit_code == 0 else answer.stderr, bad=answer.exit_code != 0)
+            self.looked(answer)
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#do")

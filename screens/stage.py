@@ -11,6 +11,7 @@ from textual.containers import Vertical
 from textual.message import Message
 
 from screens.blocks import Tone
+from screens.command import Command
 from screens.progress import GLYPHS
 from screens.view import RunView
 from workbench.events import StepState
@@ -22,6 +23,15 @@ class Say(Message):
     def __init__(self, *words: str) -> None:
         super().__init__()
         self.words = words
+
+
+class Written(Message):
+    """A recipe that was written, and is to be opened: its path in the project, and the command that wrote it."""
+
+    def __init__(self, recipe: str, command: Command) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.command = command
 
 
 class Copied(Message):

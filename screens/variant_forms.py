@@ -62,7 +62,7 @@ class VariantForm(Dialog):
     """Adds a variant, or changes the one named ``name`` whose chain is ``chain``."""
 
     DOES = "Save"
-    LOOKS = True
+    LOOKS = ("--dry-run",)
 
     def __init__(
         self, project: Path, recipe: str, taken: Collection[str], name: str = "", chain: Sequence[Any] = ()
@@ -112,7 +112,7 @@ class RemoveForm(Dialog):
     """Removes a variant from the recipe, when one says so."""
 
     DOES = "Remove"
-    LOOKS = True
+    LOOKS = ("--dry-run",)
 
     def __init__(self, project: Path, recipe: str, name: str) -> None:
         super().__init__(project)
@@ -153,7 +153,7 @@ class ChooseForm(Dialog):
 
     ASKS = "Choose"
     DOES = "Save"
-    LOOKS = True
+    LOOKS = ("--dry-run",)
 
     def __init__(
         self, project: Path, recipe: str, names: Sequence[str], now: Mapping[str, Any], hand: str = ""

@@ -67,9 +67,9 @@ def _metric(signature: Mapping[str, Any], data: Fitting) -> tuple[str, str]:
     if whole and scores and len(shape) > 1 and shape[-1] != 1 and _same(labels.shape[1:], shape[1:-1]):
         classes = shape[-1]
         if isinstance(classes, str) or most < classes:
-            return "accuracy", f"The labels are class numbers, and {output['name']} has a score for each class."
+            return "accuracy", f"Labels are class numbers; {output['name']} has a score for each class."
     if whole and not scores and len(shape) == 1 and labels.ndim == 1:
-        return "accuracy", f"The labels are class numbers, and {output['name']} gives the class."
+        return "accuracy", f"Labels are class numbers; {output['name']} gives the class."
     if whole and scores and most == 1 and labels.ndim == 1 and (len(shape) == 1 or list(shape[1:]) == [1]):
         return "accuracy", f"The labels are 0 and 1, and {output['name']} has one score: a yes or no."
     sizes = [size for size in shape[1:] if isinstance(size, int)]
@@ -99,14 +99,14 @@ def variants(summary: Mapping[str, Any], calibrate: Fitting | None) -> list[Choi
     found = []
     weighted, products = _counted(summary, _WEIGHTED), _counted(summary, _PRODUCTS)
     if weighted and calibrate is not None:
-        why = f"In 8 bits throughout, ranges from the calibration data: {_listed(weighted)}."
+        why = f"In 8 bits, ranges from the calibration data: {_listed(weighted)}."
         found.append(_quantized("int8", "static", why))
     if products and _weight_bytes(summary, _PRODUCTS) >= _LEAST_SHARE * _weight_bytes(summary, _STORED):
-        left = " Conv stays float32." if "Conv" in summary["operators"] else ""
-        why = f"Weights in 8 bits, ranges found at each call: {_listed(products)}.{left}"
+        left = ", not Conv" if "Conv" in summary["operators"] else ""
+        why = f"Weights in 8 bits, ranges at each call: {_listed(products)}{left}."
         found.append(_quantized("int8-dynamic", "dynamic", why))
     if _counted(summary, _STORED):
-        why = "Stored in 8 bits, computed in float32: a quarter of the size, no faster."
+        why = "Stored in 8 bits, computed in float32: a quarter of the size."
         found.append(_quantized("int8-weights", "weight-only", why))
     return found
 
@@ -144,9 +144,9 @@ def gate(metric: str, data: Fitting | None) -> Choice | None:
         return Choice("gate.metric_drop", f"{limit:g}", why) if limit else None
     shown = 1.5 * 1.96 * math.sqrt(2) / (data.samples + 2)  # workbench.evaluate.compare, and room for a change or two
     limit = 0.01 if shown <= 0.01 else min(1.0, math.ceil(shown / 0.005) * 0.005)
-    why = f"A variant is taken only if it surely loses at most this much {metric}."
+    why = f"A variant may lose at most this much {metric}."
     if limit > 0.01:
-        why += f" Less cannot be told from chance with {data.samples} samples."
+        why += f" With {data.samples} samples, less cannot be told from chance."
     return Choice("gate.metric_drop", f"{limit:g}", why)
 
 
@@ -170,7 +170,7 @@ def limits(summary: Mapping[str, Any]) -> Choice:
     needed = max(2 * _MEMORY_STEP, _MEMORY_STEP + 4 * int(summary["size"]))
     steps = -(-needed // _MEMORY_STEP)
     memory = f"{steps // 4}GiB" if steps % 4 == 0 else f"{steps * 256}MiB"
-    why = f"What the container may use: a core, and memory for a model of {format_size(summary['size'])}."
+    why = f"The container has a core, and memory for a model of {format_size(summary['size'])}."
     return Choice("image.limits", f"{{cpus: 1, memory: {memory}}}", why)
 
 
@@ -189,7 +189,7 @@ def benchmarks(summary: Mapping[str, Any]) -> list[Choice]:
         Choice(
             "benchmark.busy",
             f"{{scenario: server, rate: {rate}/s, p99: {bound}, duration: 10s}}",
-            f"{rate} queries a second at random times; rate: max finds the most in p99.",
+            f"{rate} queries a second at random times; max: as many as keep p99.",
         ),
     ]
 

@@ -237,10 +237,13 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def status(json: Json = False) -> None:
     """Where recipes stand: never run, as locked, changed, running."""
+    from screens.standing import in_words
     from screens.tables import print_table
     from workbench.status import recipes_status
 
-    print_table(["recipe", "status", "choice", "image", "last_run"], recipes_status(_project()), json=json)
+    found = recipes_status(_project())
+    columns = ["recipe", "status", "choice", "size", "p50", "image", "last_run"]
+    print_table(columns, found if json else map(in_words, found), json=json)
 
 
 @app.command()

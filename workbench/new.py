@@ -171,9 +171,9 @@ def _choices(
     if evaluate is None:
         yield _to_be_made(source, signature, others)
     else:
-        scored = f"{evaluate.samples} samples that every variant is scored and timed on"
-        labelled = ", with labels" if evaluate.labels is not None else ""
-        yield Choice("data.evaluate", yaml_value(evaluate.path), f"{scored}{labelled}.")
+        labelled = "" if evaluate.labels is None else " with labels"
+        why = f"{evaluate.samples} samples{labelled}, to score and time every variant on."
+        yield Choice("data.evaluate", yaml_value(evaluate.path), why)
     if calibrate is not None:
         why = f"{calibrate.samples} samples that the ranges of 8-bit activations are taken from."
         yield Choice("data.calibrate", yaml_value(calibrate.path), why)

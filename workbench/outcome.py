@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.host.fingerprint import class_name
 from workbench.lock import Artifacts, Figure, HostFigures, ImageFacts, Lock, Resolved, pins_of, recipe_digests
 from workbench.plan import CREATED, Pinned, Step, base_request, source_digest, toolchain, wheels_request
 from workbench.schema import Recipe
@@ -25,14 +26,6 @@ class Done:
     reused: bool
 
 
-def host_name(machine: Mapping[str, Any]) -> str:
-    """The class of a machine as one line: figures of one class compare, others do not."""
-    gpus = machine.get("gpus") or []
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB" + "".join(
-        f", {gpu}" for gpu in gpus
-    )
-
-
 def lock_of(
     recipe: Recipe, steps: list[Step], done: Mapping[str, Done], store: Store, machine: Mapping[str, Any], isa: str
 ) -> Lock:
@@ -41,7 +34,7 @@ def lock_of(
         recipe=recipe_digests(recipe),
         artifacts=_artifacts(recipe, steps, done, store, isa),
         figures={
-            host_name(machine["class"]): HostFigures(machine=dict(machine["facts"]), values=_figures(recipe, done))
+            class_name(machine["class"]): HostFigures(machine=dict(machine["facts"]), values=_figures(recipe, done))
         },
     )
 

@@ -13,7 +13,7 @@ from workbench.advise import Choice
 from workbench.errors import UsageError
 from workbench.schema import FORMAT
 
-_WIDTH = 78
+_WIDTH = 70
 
 
 def recipe_text(choices: Sequence[Choice], hints: Mapping[str, Sequence[str]], model: str, path: str) -> str:
@@ -22,8 +22,9 @@ def recipe_text(choices: Sequence[Choice], hints: Mapping[str, Sequence[str]], m
     ``hints`` are comments at the end of a section.
     """
     lines = [
-        *_comment(f"{model}, from a file to a pushed image: workbench run {path}", ""),
-        *_comment("Everything here is yours to change. All keys there are: workbench schema", ""),
+        *_comment(f"From {model} to a pushed image; yours to change.", ""),
+        *_comment(f"Carry it out: workbench run {path}", ""),
+        *_comment("All keys there are: workbench schema", ""),
         f"workbench: {FORMAT}",
     ]
     for section, grouped in groupby(choices, lambda choice: choice.what.partition(".")[0]):

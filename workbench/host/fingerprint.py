@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ def host_class() -> dict[str, Any]:
         "memory_gib": round(usable_memory() / GIB),
         "gpus": nvidia.gpu_names(),
     }
+
+
+def class_name(machine: Mapping[str, Any]) -> str:
+    """The class of a machine as one line: figures of one class compare, others do not."""
+    gpus = machine.get("gpus") or []
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB" + "".join(
+        f", {gpu}" for gpu in gpus
+    )
 
 
 def host_facts() -> dict[str, Any]:
