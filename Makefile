@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 # program=package, for what each target runs
 DEMO_PROGRAMS := git=git bwrap=bubblewrap dpkg-deb=dpkg apt-get=apt
 TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-user setpriv=util-linux openssl=openssl \
-  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux
+  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
 .PHONY: demo test replay lint bench bench-app system-demo system-test system-bench clean help

@@ -57,8 +57,15 @@ class Command:
         try:
             out, err = await process.communicate(self.given or None)
         except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                process.kill()
-            await process.wait()
+            await end(process)
             raise
         return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Ends the process and waits for it, however often that is to be cut short: first the screen goes, then the app."""
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        process.kill()
+    while process.returncode is None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await process.wait()

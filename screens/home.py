@@ -21,12 +21,12 @@ from screens.progress import GLYPHS
 from screens.stage import Say, Written
 from screens.table import Rows
 from screens.view import ProjectView, RunView
-from screens.words import ABSENT, clock, safe, short
+from screens.words import ABSENT, clock, safe
 
 if TYPE_CHECKING:
     from screens.dialog import Carried
 
-RECIPES = ("recipe", "state", "choice", "size", "p50", "image")
+RECIPES = ("recipe", "state", "choice", "size", "p50")
 RUNS = ("run", "state", "steps", "now", "time")
 MACHINE = ("what", "found")
 
@@ -41,7 +41,6 @@ def recipe_rows(rows: Iterable[Mapping[str, Any]], runs: Sequence[RunView] = ())
             cell(row["choice"] or ABSENT),
             standing.model_size(row),
             standing.median(row),
-            Cell(short(row["image"])),
         )
         for row in rows
     }
@@ -87,10 +86,10 @@ def machine_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Cell, ...
 
 
 BEGIN = """\
-No recipe yet. A recipe says how a model file becomes a small, measured, pushed image.
+No recipe yet. A recipe says how a model becomes a small, measured image.
 
-  Press [b]n[/b] to have one written for a model of this folder, or try it out first:
-  [b]workbench demo[/b] does the whole job on a small model that comes along."""
+  n               have one written for a model of this folder
+  workbench demo  see the whole job on a small model that comes along"""
 
 
 class HomeScreen(Screen[None]):
@@ -109,8 +108,8 @@ class HomeScreen(Screen[None]):
         #title { padding: 0 1; text-style: bold; width: 1fr; }
         #begin { display: none; padding: 0 1; }
         Rows { height: auto; max-height: 1fr; }
-        .panel { height: auto; max-height: 45%; }
-        #machine-panel { max-height: 1fr; }
+        .panel { height: auto; max-height: 35%; }
+        #machine-panel { height: 1fr; max-height: 100%; }
     }
     """
 
@@ -126,7 +125,7 @@ class HomeScreen(Screen[None]):
         with Vertical(classes="panel") as recipes:
             recipes.border_title = "Recipes"
             yield Rows(RECIPES, id="recipes")
-            yield Static(BEGIN, id="begin")
+            yield Static(BEGIN, id="begin", markup=False)
         with Vertical(classes="panel") as listed:
             listed.border_title = "Runs"
             yield Rows(RUNS, id="runs")
@@ -161,6 +160,9 @@ class HomeScreen(Screen[None]):
         self._recipes = answer.json() or []
         table = self.query_one("#recipes", Rows)
         table.show(recipe_rows(self._recipes, self._runs))
+        if self._recipes and not table.display:
+            table.display = True
+            table.focus()
         table.display = bool(self._recipes)
         self.query_one("#begin").display = not self._recipes
 

@@ -42,6 +42,7 @@ class NewForm(Dialog):
             height: auto; max-height: 7; border: none; padding: 0; margin: 0 0 0 14; background: $surface;
             display: none;
         }
+        #preview { overflow-x: hidden; }
         #form-command { max-height: 2; }
     }
     """

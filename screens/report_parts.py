@@ -129,6 +129,7 @@ def image(state: RunState) -> Iterator[Element]:
             el("i", name if size > whole / 12 else None, style=f"flex-grow:{max(size / whole, 0.0):.4f}", title=name)
             for name, size in sized
         ]
+        yield el("p", "Layers by their unpacked size", class_="dim")
         yield el("div", *shares, class_="layers")
     yield from blocks(found)
 
@@ -187,7 +188,17 @@ def digests(state: RunState) -> Iterator[Element]:
     ]
     if rows:
         made = el("div", el("table", el("tbody", *rows)), class_="wide")
-        yield el("div", el("h3", "What was made, by the content of its bytes"), made)
+        yield el("div", el("h3", "What was made, by the content of its bytes"), made, *_tools(state))
+
+
+def _tools(state: RunState) -> Iterator[Element]:
+    """The tools that decided the bytes, as the steps' keys name them."""
+    of = [each for step in state.steps.values() if step.kind in _MADE for each in step.ingredients.items()]
+    tools = {name.removeprefix("tool "): version for name, version in of if name.startswith("tool ")}
+    said = [f"{name} {version}" for name, version in sorted(tools.items())]
+    said += sorted({f"instruction set {found}" for name, found in of if name == "instruction set"})
+    if said:
+        yield el("p", f"Made with {', '.join(said)}.", class_="said dim")
 
 
 def commands(state: RunState) -> Iterator[Element]:

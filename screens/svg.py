@@ -38,7 +38,7 @@ class Frame:
         """Round values along both axes with lines in the field, and what is along them."""
         bottom, right = self.height - BOTTOM, WIDTH - RIGHT
         drawn = []
-        for value in self.y.ticks(max((self.height - TOP - BOTTOM) // 30, 2)):
+        for value in self.y.ticks(max((self.height - TOP - BOTTOM) // 30, 3)):
             y = self.up(value)
             drawn.append(el("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid"))
             drawn.append(el("text", y_show(value), x=LEFT - 7, y=y + 4, text_anchor="end"))

@@ -87,7 +87,7 @@ def test_the_command_line_starts_without_a_face() -> None:
 
 
 def test_a_report_in_a_pipe_needs_no_rich() -> None:
-    faces = ["screens.console", "screens.tables", "screens.report", "screens.inspect"]
+    faces = ["screens.console", "screens.tables", "screens.report", "screens.report_html", "screens.inspect"]
     assert loaded_after(faces, ("rich", "textual", "numpy", "onnx")) == {name: [] for name in faces}
 
 

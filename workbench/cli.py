@@ -27,11 +27,37 @@ UPDATES = ("base", "wheels", "tools", "choice")
 
 
 @app.callback(invoke_without_command=True, help=ABOUT)
-def without_command(context: typer.Context) -> None:
+def without_command(
+    context: typer.Context,
+    serve: Annotated[bool, typer.Option("--serve", help="the app in a browser, on this machine")] = False,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65535, help="with --serve: 8765 without; 0 for a free one")
+    ] = None,
+) -> None:
     """What commands there are. At a terminal this is not asked: the app opens (workbench.__main__)."""
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        if serve or port is not None:
+            raise UsageError("--serve and --port go without a command.", "Write: workbench --serve")
+    elif serve:
+        _serve_app(port)
+    elif port is not None:
+        raise UsageError("--port is the port of --serve.", f"Write: workbench --serve --port {port}")
+    else:
         typer.echo(context.get_help())
         raise typer.Exit(2)
+
+
+def _serve_app(port: int | None) -> None:
+    try:
+        from screens.serve import PORT, serve
+    except ModuleNotFoundError as error:
+        from shlex import join
+
+        if (error.name or "").partition(".")[0] not in ("aiohttp", "textual_serve"):
+            raise
+        cure = join([sys.executable, "-m", "pip", "install", "textual-serve>=1.1.3"])
+        raise MachineLacks("The app in a browser needs textual-serve, which is not installed.", cure) from None
+    serve(PORT if port is None else port)
 
 
 def _words() -> list[str]:

@@ -12,7 +12,20 @@ from screens.app import WorkbenchApp
 from screens.command import Answer, Command
 from workbench.runs import runs_folder
 
-STATUS = {"recipe": "recipes/digits.yaml", "status": "as locked", "choice": "int8", "image": "", "last_run": ""}
+STATUS = {
+    "recipe": "recipes/digits.yaml",
+    "status": "as locked",
+    "choice": "int8",
+    "image": "",
+    "last_run": "",
+    "figures": {
+        "machine": "AMD EPYC, 2 cores, 24 GiB",
+        "here": True,
+        "size": {"value": 364622.0, "original": 1379973.0},
+        "p50": {"value": 56118.0, "original": 132549.0},
+        "ratio": 0.4228,
+    },
+}
 DOCTOR = [
     {"what": "memory", "state": "ok", "found": "24 GiB", "cure": ""},
     {"what": "git", "state": "missing", "found": "", "cure": "apt-get install git"},

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from app_support import quiet
+
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = ((80, 24), (120, 40), (200, 50))
 THEMES = ("dark", "light", "high-contrast")
@@ -33,3 +35,13 @@ def check(name: str, found: str) -> None:
         path.write_text(found)
     kept = path.read_text() if path.exists() else ""
     assert found == kept, f"{path.name} is another than before; look at it, then UPDATE_GOLDEN=1"
+
+
+async def in_all_themes(pilot: Any) -> str:
+    """What is on the screen, and a digest of how it looks in each theme."""
+    digests = []
+    for theme in THEMES:
+        pilot.app.theme = theme
+        await quiet(pilot)
+        digests.append(f"{theme}: {styled(pilot.app)}")
+    return "\n".join([shown(pilot.app), "", *digests, ""])

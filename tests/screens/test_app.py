@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_support import answers, drive, quiet, run_folder, until
+from app_support import STATUS, answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from textual.widgets import Label, Static
 
@@ -16,7 +16,7 @@ from screens.app import WorkbenchApp
 from screens.block_view import Blocks
 from screens.command import Command
 from screens.feed import ProjectSource
-from screens.home import HomeScreen
+from screens.home import HomeScreen, recipe_rows
 from screens.log_view import LogView
 from screens.table import Rows
 from screens.view import ProjectView, RunView
@@ -48,7 +48,7 @@ def test_home_lists_recipes_runs_and_what_the_machine_lacks(tmp_path: Path, comm
             for name in ("recipes", "runs", "machine")
             for cell in home.query_one(f"#{name}", Rows).get_row_at(1 if name == "machine" else 0)
         ]
-        assert "as locked" in shown
+        assert {"✓ as locked", "356.1 KiB ×0.26", "56.1 µs ×0.42"} <= set(shown)  # noqa: RUF001
         assert "✓ done" in shown
         assert "missing; apt-get install git" in shown
 
@@ -162,3 +162,30 @@ def test_a_run_that_cannot_be_read_has_failed_and_the_others_are_shown(tmp_path:
     assert view is not None
     assert [(each.folder, each.state.status) for each in view.runs] == [(broken, "failed"), (whole, "done")]
     assert "cannot be read" in str((view.runs[0].state.error or {})["message"])
+
+
+def test_a_recipe_at_work_says_how_far_it_is_and_one_from_another_machine_so() -> None:
+    happened = run_events()
+    path = replay_state(happened).recipe
+    row = {**STATUS, "recipe": path, "figures": {**STATUS["figures"], "here": False}}  # type: ignore[dict-item]
+    live = RunView(Path("x"), replay_state(happened[:4]), 0.0)
+    ended = RunView(Path("x"), replay_state(happened), 0.0)
+
+    at_work = [cell.text for cell in recipe_rows([row], [live, ended])[path]]
+    assert at_work[1] == f"● running 0/{len(live.state.steps)}"
+    assert at_work[4] == "56.1 µs ×0.42, elsewhere"  # noqa: RUF001
+    assert recipe_rows([row], [ended])[path][1].text == "✓ as locked"
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ("never run", "· never run"),
+        ("changed since", "~ changed since"),
+        ("not valid: line 3: x\x1b[2J", "✗ not valid: line 3: x\\x1b[2J"),
+    ],
+)
+def test_each_state_is_a_glyph_and_words(status: str, shown: str) -> None:
+    row = {**STATUS, "status": status, "figures": None, "choice": ""}
+
+    assert [cell.text for cell in recipe_rows([row])[STATUS["recipe"]]][1:] == [shown, "—", "—", "—"]  # type: ignore[index]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import example_run
+import msgspec
 import pytest
 from app_support import answers, drive, until
 from support import workbench
@@ -280,8 +281,14 @@ def test_each_step_has_a_bar_where_it_ran_and_none_where_it_was_reused(tmp_path:
     assert 0 <= bars[0] < bars[-1] < 100
 
 
-def test_digests_and_commands_are_whole(tmp_path: Path) -> None:
-    shown = page_of(run_of(tmp_path, example_run.run_events())).text
+def test_digests_tools_and_commands_are_whole(tmp_path: Path) -> None:
+    found = example_run.run_events()
+    at = next(n for n, each in enumerate(found) if isinstance(each, events.StepFinished) and each.step == "model")
+    tools = {"tool onnx": "1.23.2", "tool numpy": "2.4.6", "input source": "x", "instruction set": "x86-64-v4"}
+    found[at] = msgspec.structs.replace(found[at], ingredients=tools)
+    shown = page_of(run_of(tmp_path, found)).text
+
+    assert "Made with numpy 2.4.6, onnx 1.23.2, instruction set x86-64-v4." in shown
 
     assert f"int8/quantize/model 350.0 KiB sha256:{'ab' * 32}" in shown
     assert "workbench replay recipes/digits.yaml" in shown

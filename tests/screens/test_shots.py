@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from app_support import answers, drive, quiet, run_folder, until
 from example_run import record, run_events
-from shots import SIZES, THEMES, check, shown, styled
+from shots import SIZES, check, in_all_themes
 
 from screens.app import WorkbenchApp
 from screens.command import Command
@@ -35,15 +35,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shipped = (Path(__file__).parents[2] / "recipes/digits.yaml").read_text()
     (project / "recipes/digits.yaml").write_text(shipped.replace("  dynamic:", "  int8-dynamic:"))
     return project
-
-
-async def in_all_themes(pilot: Any) -> str:
-    digests = []
-    for theme in THEMES:
-        pilot.app.theme = theme
-        await quiet(pilot)
-        digests.append(f"{theme}: {styled(pilot.app)}")
-    return "\n".join([shown(pilot.app), "", *digests, ""])
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
