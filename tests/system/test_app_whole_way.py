@@ -46,7 +46,7 @@ def test_from_a_model_file_to_a_pushed_image_by_keys_alone(
     environment = {"DOCKER_HOST": engine.address, "DOCKER_CONFIG": str(tmp_path / "docker-config")}
     with Terminal(APP, fresh, SIZE, environment) as app:
         # A first recipe: the form finds the model and its data, and shows what it will write.
-        app.wait_for("Press n")
+        app.wait_for("No recipe yet")
         app.press("n")
         app.wait_for("source: models/digits.onnx")
         app.press("C-s")
@@ -57,19 +57,22 @@ def test_from_a_model_file_to_a_pushed_image_by_keys_alone(
         app.kill()  # in the middle of it, without a word
 
     with Terminal(APP, fresh, SIZE, environment) as app:
-        app.wait_for("● running")
+        app.wait_for(lambda text: text.count("running") > 1)  # the recipe's row, and the run's
         app.press("Enter")
         app.wait_for("run done", LONG)
         screen = app.wait_for("◆ chosen")
         assert "✓ gates hold" in screen
 
         # Another variant by hand, and that committed.
-        app.press("Down")
+        app.press("Down", "Down")
+        app.wait_for("─ int8-dynamic")
         app.press("x")
-        app.wait_for("by hand: ")
+        app.wait_for("by hand: int8-dynamic")
         app.press("C-s")
-        app.wait_for("chosen by hand")
-        app.press("6", "m")
+        app.wait_for("chosen by hand: int8-dynamic")
+        app.press("6")
+        app.wait_for("workbench: 1")
+        app.press("m")
         app.wait_for("Commit recipe and lock")
         app.type("Choose by hand")
         app.press("C-s")
