@@ -19,8 +19,10 @@ from workbench.units import format_size, parse_duration
 
 _ROWS_OF_SCORES = ("float16", "float32", "float64")
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
-_PRODUCTS = ("MatMul", "Gemm", "LSTM", "Attention")
+_PRODUCTS = ("MatMul", "Gemm", "LSTM", "Attention", "Gather")
 _STORED = (*_WEIGHTED, "ConvTranspose", "Gather", "LSTM", "GRU", "RNN")
+_TABLE = 4096
+"""Weights from which a lookup (Gather) is one in a table that is quantized."""
 _LEAST_SHARE = 0.1
 """Of the weights that dynamic int8 has to get hold of: below that it changes nothing that can be measured."""
 
@@ -117,12 +119,13 @@ def _quantized(name: str, mode: str, why: str) -> Choice:
 
 def _counted(summary: Mapping[str, Any], operators: Sequence[str]) -> dict[str, int]:
     """How many layers of these operators have float32 weights."""
-    layers = [each for each in summary["layers"] if each["op"] in operators and _is_float32(each)]
+    layers = [each for each in summary["layers"] if each["op"] in operators and _is_worth_it(each)]
     return {name: count for name in operators if (count := sum(each["op"] == name for each in layers))}
 
 
-def _is_float32(layer: Mapping[str, Any]) -> bool:
-    return bool(layer["parameters"]) and layer["bytes"] == 4 * layer["parameters"]
+def _is_worth_it(layer: Mapping[str, Any]) -> bool:
+    least = _TABLE if layer["op"] == "Gather" else 1
+    return bool(layer["parameters"] >= least and layer["bytes"] == 4 * layer["parameters"])
 
 
 def _weight_bytes(summary: Mapping[str, Any], operators: Sequence[str]) -> int:
@@ -136,11 +139,11 @@ def _listed(counts: Mapping[str, int]) -> str:
 def gate(metric: str, data: Fitting | None) -> Choice | None:
     """How much of the metric a variant may lose; None where the labels give no scale for it."""
     if metric == "fidelity" or data is None:
-        return Choice("gate.metric_drop", "0.01", "A variant is taken only if its answers stay this close.")
+        return Choice("gate.metric_drop", "0.01", "A variant's answers must stay this close to the original's.")
     if metric == "mse":
         assert data.labels is not None
         limit = float(f"{0.01 * float(np.var(data.labels.astype(np.float64))):.1g}")
-        why = "A variant is taken only if its error grows by at most this: a hundredth of the labels' variance."
+        why = "Its error may grow by this, a hundredth of the labels' variance: R² falls by 0.01."
         return Choice("gate.metric_drop", f"{limit:g}", why) if limit else None
     shown = 1.5 * 1.96 * math.sqrt(2) / (data.samples + 2)  # workbench.evaluate.compare, and room for a change or two
     limit = 0.01 if shown <= 0.01 else min(1.0, math.ceil(shown / 0.005) * 0.005)

@@ -103,3 +103,18 @@ def test_no_terminal_is_told_colours_that_it_has_not_and_states_are_words(
         assert "never run" in terminal.text()
         assert colours(painted) <= allowed
         assert colours(painted)
+
+
+@pytest.mark.integration
+def test_a_project_without_a_recipe_comes_to_one_by_two_keys(project: Path) -> None:
+    """The only model is taken, and data for it found."""
+    shutil.rmtree(project / "recipes")
+    with Terminal(APP, project, (100, 36)) as app:
+        app.wait_for("No recipe yet.")
+        app.press("n")
+        app.wait_for("source: digits.onnx")
+        app.press("C-s")
+        app.wait_for("+ not made yet")
+        app.press("q")
+        assert app.wait_for_end() == 0
+    assert "source: digits.onnx" in (project / "recipes/digits.yaml").read_text()
