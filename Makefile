@@ -15,7 +15,7 @@ TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-u
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay lint bench bench-app screenshots system-demo system-test system-bench clean help
+.PHONY: demo test replay recording lint bench bench-app screenshots system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -57,6 +57,9 @@ test: $(VENV)/test.done
 
 replay: $(VENV)/test.done
 	PYTHONPATH=tests $(BIN)/python tests/shipped/replay.py
+
+recording: $(VENV)/test.done
+	PYTHONPATH=tests $(BIN)/python tests/shipped/recording.py
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

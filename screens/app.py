@@ -193,10 +193,11 @@ class WorkbenchApp(App[None]):
             return
         self.copy_to_clipboard(text)
         kept = self._project / ".workbench" / "copied.txt"
+        said = text if len(text) < 300 else f"{len(text.splitlines())} lines"
         if kept.parent.is_dir():
             kept.write_text(text)
-        said = text if len(text) < 300 else f"{len(text.splitlines())} lines"
-        self.notify(f"{said}\n(also in {kept}, where the terminal does not take it)", title="Copied", markup=False)
+            said += f"\n(also in {kept}, where the terminal does not take it)"
+        self.notify(said, title="Copied", markup=False)
 
     def _copyable(self) -> str:
         screen = self.screen

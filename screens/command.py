@@ -7,6 +7,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ class Answer:
             return None
 
 
+REFUSED = "This is a recording: nothing is carried out in it."
+
+_RECORDED: dict[Path, Callable[[Command], Answer]] = {}
+"""Folders that are recordings, and what answers there."""
+
+
+def answer_from(project: Path, recorded: Callable[[Command], Answer]) -> None:
+    """Has ``recorded`` answer every command that is said in ``project`` from now on: no process is started there."""
+    _RECORDED[project] = recorded
+
+
+def is_recording(project: Path) -> bool:
+    """Whether the folder is a recording, in which nothing is done."""
+    return project in _RECORDED
+
+
 @dataclass(frozen=True)
 class Command:
     """The words after ``workbench``, the project folder that they are said in, and what is given on stdin."""
@@ -42,6 +59,8 @@ class Command:
 
     async def answer(self) -> Answer:
         """Runs the command to its end. Where the app ends first, so does the command."""
+        if (recorded := _RECORDED.get(self.project)) is not None:
+            return recorded(self)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             # -P: a file of the user's project must not stand in for a module of ours.

@@ -136,6 +136,10 @@ class Feed:
         sources = {**self._sources, kind: source}
         # Replaced whole: the thread goes over the one it has.
         self._sources = {name: each for name, each in sources.items() if each is not None}
+        self.look()
+
+    def look(self) -> None:
+        """Looks at the sources at once."""
         self._wake.set()
 
     def _run(self) -> None:

@@ -17,6 +17,8 @@ _GLYPHS = {
     "left_square_bracket": "[",
     "right_square_bracket": "]",
     "slash": "/",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
     "space": "space",
 }
 

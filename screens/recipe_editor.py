@@ -15,7 +15,7 @@ from textual.widgets import OptionList, Static, TextArea
 
 from screens.code import yaml_spans
 from screens.code_area import CodeArea
-from screens.command import Answer, Command
+from screens.command import REFUSED, Answer, Command, is_recording
 from screens.draft import Draft
 from screens.opened import Opened, Overtaken
 from screens.question import Question
@@ -115,8 +115,9 @@ class RecipeEditor(Vertical):
 
     def edit(self) -> None:
         """From now on letters go into the text."""
-        if self._file.problem:
-            self.app.notify(self._file.problem, severity="warning", markup=False)
+        refused = REFUSED if is_recording(self._project) else self._file.problem
+        if refused:
+            self.app.notify(refused, severity="warning", markup=False)
             return
         self.area.read_only = False
         self.area.focus()

@@ -112,15 +112,40 @@ def throughput(windows: Sequence[Window]) -> float | None:
     return sum(window.count for window in newest[1:]) / (newest[-1].time - newest[0].time)
 
 
+class Newest:
+    """Takes lines of samples in and keeps the newest."""
+
+    def __init__(self) -> None:
+        self._sensors: deque[Sensor] = deque(maxlen=KEPT)
+        self._containers: dict[str, deque[Container]] = {}
+        self._latencies: dict[tuple[str, str], deque[Window]] = {}
+
+    def samples(self) -> Samples:
+        """What is kept now."""
+        return Samples(
+            tuple(self._sensors),
+            {name: tuple(each) for name, each in self._containers.items()},
+            {name: tuple(each) for name, each in self._latencies.items()},
+        )
+
+    def take(self, line: bytes) -> None:
+        """Takes a line in; one that is no sample is left out."""
+        match parsed(line):
+            case (_, _, Sensor() as sensor):
+                self._sensors.append(sensor)
+            case (step, _, Container() as reading):
+                self._containers.setdefault(step, deque(maxlen=KEPT)).append(reading)
+            case (step, series, Window() as window):
+                self._latencies.setdefault((step, series), deque(maxlen=KEPT)).append(window)
+
+
 class SampleSource:
     """Reads the samples of a run as they come."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset: int | None = None
-        self._sensors: deque[Sensor] = deque(maxlen=KEPT)
-        self._containers: dict[str, deque[Container]] = {}
-        self._latencies: dict[tuple[str, str], deque[Window]] = {}
+        self._newest = Newest()
         self._last = Samples()
 
     def advance(self) -> Samples:
@@ -129,12 +154,8 @@ class SampleSource:
         if not lines:
             return self._last
         for line in lines:
-            self._take(line)
-        self._last = Samples(
-            tuple(self._sensors),
-            {name: tuple(each) for name, each in self._containers.items()},
-            {name: tuple(each) for name, each in self._latencies.items()},
-        )
+            self._newest.take(line)
+        self._last = self._newest.samples()
         return self._last
 
     def _lines(self) -> list[bytes]:
@@ -153,21 +174,12 @@ class SampleSource:
         lines = data[:whole].splitlines()
         return lines[1:] if skipped and (first or start) else lines
 
-    def _take(self, line: bytes) -> None:
-        match parsed(line):
-            case (_, _, Sensor() as sensor):
-                self._sensors.append(sensor)
-            case (step, _, Container() as reading):
-                self._containers.setdefault(step, deque(maxlen=KEPT)).append(reading)
-            case (step, series, Window() as window):
-                self._latencies.setdefault((step, series), deque(maxlen=KEPT)).append(window)
-
 
 def parsed(line: bytes) -> tuple[str, str, Sensor | Container | Window] | None:
     """The step, the series and the sample of a line; None for half a line, of a disk that was full, and other kinds."""
     try:
         found = mapping(msgspec.json.decode(line))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     step, values, time = str(found.get("step")), mapping(found, "values"), number(found.get("time")) or 0.0
     series = str(values.get("series", ""))

@@ -294,6 +294,62 @@ def logs(run: RunName = None, step: Annotated[str, typer.Argument(help="a step o
 
 
 @app.command()
+def record(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="NAME.workbench-run")],
+    run: RunName = None,
+    json: Json = False,
+) -> None:
+    """Write a run to one file that plays anywhere. Paths, names and secrets of this machine are taken out of it."""
+    import dataclasses
+    from json import dumps
+
+    from workbench import runs
+    from workbench.recorder import write
+
+    written = write(runs.find(_project(), run), output)
+    if json:
+        typer.echo(dumps({"file": str(output), **dataclasses.asdict(written)}, indent=2))
+        return
+    removed = ", ".join(f"{kind} {count} times" for kind, count in written.removed.items())
+    typer.echo(f"{output} has {written.size} bytes; taken out: {removed or 'nothing'}.", err=True)
+    for note in written.notes:
+        typer.echo(note, err=True)
+    typer.echo(output)
+
+
+@app.command()
+def play(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[RUN_OR_FILE]", help="a recording or a run; the shipped recording without")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=64, metavar="N", help="seconds in a second, 0.25 to 64")] = 1.0,
+) -> None:
+    """Show a recorded run in the app, as it went on. Needs no engine, GPU, git or project."""
+    import tempfile
+
+    from workbench import recording
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("workbench play needs a terminal.", "For pipes there is: workbench watch RUN")
+    from screens.play import play as play_file
+
+    if what is None:
+        play_file(recording.shipped(), speed)
+    elif recording.is_named(what):
+        play_file(Path(what), speed)
+    else:
+        from workbench import runs
+        from workbench.recorder import write
+
+        run = runs.find(_project(), what)
+        typer.echo(f"Recording {run.name} to play it …", err=True)
+        with tempfile.TemporaryDirectory(prefix="workbench-play-") as folder:
+            file = Path(folder) / f"{run.name}{recording.SUFFIX}"
+            write(run, file)
+            play_file(file, speed)
+
+
+@app.command()
 def report(
     run: RunName = None,
     output: Annotated[

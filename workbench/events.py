@@ -145,7 +145,9 @@ AnyEvent = (
     | RunFinished
 )
 
-_decoder = msgspec.json.Decoder(AnyEvent)
+decode = msgspec.json.Decoder(AnyEvent).decode
+"""The event on a line of ``events.jsonl``. Raises msgspec.MsgspecError where it is none."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -303,7 +305,7 @@ class EventReader:
                     if not line.endswith(b"\n"):
                         return
                     self._offset += len(line)
-                    yield _decoder.decode(line)
+                    yield decode(line)
         except FileNotFoundError:
             return
 

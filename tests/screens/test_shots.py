@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from app_support import answers, drive, quiet, run_folder, until
+from example_recording import Time, recording
 from example_run import record, run_events
 from shots import SIZES, check, in_all_themes
 
 from screens.app import WorkbenchApp
 from screens.command import Command
 from screens.home import HomeScreen
+from screens.play import PlayApp
 from screens.stage import STAGES
 from screens.table import Rows
 from screens.views import Views
@@ -104,5 +106,19 @@ def test_live_panels(project: Path, size: tuple[int, int], monkeypatch: pytest.M
         await until(pilot, lambda: app.screen.query_one(Views).shown == "panels")
         await quiet(pilot)
         check(f"live-{size[0]}x{size[1]}", await in_all_themes(pilot))
+
+    drive(app, flow, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_play(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A recording at half of its time, paused."""
+    app = PlayApp(recording(tmp_path / "recording"), now=Time())
+
+    async def flow(pilot: Any) -> None:
+        await pilot.press("space")
+        app.clock.seek(app.clock.length / 2)
+        await until(pilot, lambda: "30 s" in shown(app))
+        check(f"play-{size[0]}x{size[1]}", await in_all_themes(pilot))
 
     drive(app, flow, size)

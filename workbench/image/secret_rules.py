@@ -15,7 +15,7 @@ import binascii
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 LONGEST = 1 << 14
@@ -166,11 +166,21 @@ _SIEVES = _sieves()
 def in_bytes(data: bytes) -> list[str]:
     """The kinds of secrets that a piece of a file has the form of, each once."""
     caught = (form for sieve, forms in _SIEVES if sieve.search(data) for form in forms)
-    return list(dict.fromkeys(form.kind for form in caught if _has(form, data)))
+    return list(dict.fromkeys(form.kind for form in caught if any(True for _ in _finds(form, data))))
 
 
-def _has(form: Form, data: bytes) -> bool:
-    return any((not form.word or _begins(data, found)) and form.judge(found) for found in form.pattern.finditer(data))
+def spans(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Where in a text secrets lie, ``(begin, end, kind)``: those with a form, and the values that settings give."""
+    for sieve, forms in _SIEVES:
+        if sieve.search(data):
+            yield from ((*found.span(), form.kind) for form in forms for found in _finds(form, data))
+    yield from ((*found.span("value"), _value_of(found)) for found in _set(data))
+
+
+def _finds(form: Form, data: bytes) -> Iterator[re.Match[bytes]]:
+    return (
+        found for found in form.pattern.finditer(data) if (not form.word or _begins(data, found)) and form.judge(found)
+    )
 
 
 def _begins(data: bytes, found: re.Match[bytes]) -> bool:
@@ -198,12 +208,19 @@ _LONGEST_PATH = 512
 
 def in_settings(data: bytes) -> list[str]:
     """``NAME=value`` where the name says that the value is a secret: ``.env`` files, an image's variables, ``ARG``."""
+    return [_value_of(found) for found in itertools.islice(_set(data), 1)]
+
+
+def _set(data: bytes) -> Iterator[re.Match[bytes]]:
     for found in _SETTING.finditer(data):
         value = found["value"].strip(b"\"'")
         is_setting = re.fullmatch(rb"yes|no|on|off|auto|default|\d{1,4}", value) is not None
         if not (is_setting or is_placeholder(value) or _ADDRESS.match(value) or _is_path(value)):
-            return [f"value of {found['name'].decode()}"]
-    return []
+            yield found
+
+
+def _value_of(found: re.Match[bytes]) -> str:
+    return f"value of {found['name'].decode()}"
 
 
 def _is_path(value: bytes) -> bool:
