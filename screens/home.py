@@ -156,7 +156,11 @@ class HomeScreen(Screen[None]):
     @work(exclusive=True, group="recipes")
     async def look(self) -> None:
         """Asks how the recipes stand."""
-        answer = await Command(("status", "--json"), self._project).answer()
+        command = Command(("status", "--json"), self._project)
+        answer = await command.answer()
+        if answer.exit_code:  # what stood here stays: an error is no folder without recipes
+            self.query_one(CommandBar).show(command, answer)
+            return
         self._recipes = answer.json() or []
         table = self.query_one("#recipes", Rows)
         table.show(recipe_rows(self._recipes, self._runs))
@@ -169,7 +173,10 @@ class HomeScreen(Screen[None]):
     @work(exclusive=True, group="machine")
     async def look_at_machine(self) -> None:
         """Asks what this machine has."""
-        answer = await Command(("doctor", "--json"), self._project).answer()
+        command = Command(("doctor", "--json"), self._project)
+        answer = await command.answer()
+        if answer.exit_code:
+            self.query_one(CommandBar).show(command, answer)
         self.query_one("#machine", Rows).show(machine_rows(answer.json() or []))
 
     def action_new(self) -> None:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from screens.play import PlayApp, PlayScreen
 from screens.stage import STAGES
 from screens.table import Rows
 from workbench.recording import unpack
-from workbench.runs import runs_folder
+from workbench.runs import Request, runs_folder
 
 SIZE = (120, 34)
 RECORDING = ROOT / "assets/recordings/digits.workbench-run"
@@ -52,9 +54,9 @@ def project(folder: Path) -> Path:
     recording = unpack(RECORDING, folder / ".workbench/recording")
     run = runs_folder(folder) / recording.run.name
     shutil.copytree(recording.run, run)
-    for name, text in (("request.json", "{}"), ("lock", "")):
-        if not (run / name).exists():
-            (run / name).write_text(text)
+    request = Request(str(folder), str(folder / "recipes/digits.yaml"), ["workbench", "run", "recipes/digits.yaml"])
+    (run / "request.json").write_text(json.dumps(asdict(request)))
+    (run / "lock").touch()
     return folder
 
 
