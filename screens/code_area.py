@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from rich.style import Style
 from rich.text import Text
 from textual.events import Key
 from textual.widgets import TextArea
@@ -78,7 +79,15 @@ class CodeArea(TextArea):
     def get_line(self, line_index: int) -> Text:
         text = Text(_visible(self.document.get_line(line_index)), end="", no_wrap=True)
         for start, end, kind in self._highlight(text.plain):
-            text.stylize(self.get_component_rich_style(f"code--{kind}", partial=True), start, end)
+            text.stylize(self._style(f"code--{kind}"), start, end)
         if line_index + 1 in self._problems:
             text.stylize(self.get_component_rich_style("code--problem", partial=True))
         return text
+
+    def _style(self, name: str) -> Style:
+        """A component's style as painted here, its background left to what is below.
+
+        A partial style would do but for muted colours: they are a share of what suits the background.
+        """
+        whole = self.get_component_rich_style(name)
+        return Style(color=whole.color, bold=whole.bold, italic=whole.italic, underline=whole.underline)

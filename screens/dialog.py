@@ -28,6 +28,10 @@ class Carried:
     answer: Answer
 
 
+class Unanswered(ValueError):
+    """What a form still waits for, in a sentence: nothing is wrong yet."""
+
+
 def _change(answer: Answer) -> str:
     """What a dry run would change: its difference without the head, which names the file and the line."""
     _, found, lines = answer.stdout.partition("\n@@")
@@ -123,7 +127,7 @@ class Dialog(ModalScreen[Carried | None]):
         except ValueError as error:
             self.workers.cancel_group(self, "look")
             self._show_command("")
-            self.say(str(error), bad=True)
+            self.say(str(error), bad=not isinstance(error, Unanswered))
             return
         self._show_command(str(Command(words, self.project)))
         self.say("")

@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from screens.code import yaml_spans
 from screens.code_area import CodeArea
 from screens.command import Answer
-from screens.dialog import Dialog, Field
+from screens.dialog import Dialog, Field, Unanswered
 from screens.project_files import files_of, matching
 from screens.words import items, mapping, size
 
@@ -37,13 +37,17 @@ class NewForm(Dialog):
     ]
     DEFAULT_CSS = """
     NewForm {
-        #form { width: 100; height: 96%; }
+        #form { width: 100; }
         #models {
             height: auto; max-height: 7; border: none; padding: 0; margin: 0 0 0 14; background: $surface;
             display: none;
         }
-        #preview { overflow-x: hidden; }
+        #preview { overflow-x: hidden; display: none; }
         #form-command { max-height: 2; }
+    }
+    NewForm.-seen {
+        #form { height: 96%; }
+        #preview { display: block; }
     }
     """
 
@@ -73,7 +77,8 @@ class NewForm(Dialog):
         )
         if not model or not self._is_file(model):
             self._offer({})
-            raise ValueError(self._what_is_missing(model))
+            self._show("")
+            raise Unanswered(self._what_is_missing(model))
         model = str(Path(model).expanduser())
         given = {"--evaluate": evaluate, "--calibrate": calibrate, "--name": name}
         return "new", model, *(word for option, value in given.items() if value for word in (option, value))
@@ -158,6 +163,5 @@ class NewForm(Dialog):
         self.query_one("#name", Input).placeholder = chosen.get("name", "") or "of the model"
 
     def _show(self, text: str) -> None:
-        preview = self.query_one("#preview", CodeArea)
-        preview.show(text)
-        preview.display = bool(text)
+        self.query_one("#preview", CodeArea).show(text)
+        self.set_class(bool(text), "-seen")

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.widgets import Input, Label, Select
 
 from screens.candidates import DEFAULTS
-from screens.dialog import Dialog, Field
+from screens.dialog import Dialog, Field, Unanswered
 from screens.words import mapping, safe
 
 MODES = ("static", "dynamic", "weight-only")
@@ -101,7 +101,7 @@ def _select(options: Sequence[str], value: object, id: str) -> Select[str]:  # n
 
 def _check_name(name: str, taken: Collection[str]) -> None:
     if not name:
-        raise ValueError("Give the variant a name.")
+        raise Unanswered("Give the variant a name.")
     if not _NAME.fullmatch(name):
         raise ValueError("A name has lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit.")
     if name in taken:

@@ -14,7 +14,7 @@ import pytest
 from app_support import answers, drive, quiet, run_folder, until
 from example_recording import Time, recording
 from example_run import record, run_events
-from shots import SIZES, check, in_all_themes
+from shots import SIZES, check, in_all_themes, shown
 
 from screens.app import WorkbenchApp
 from screens.command import Command

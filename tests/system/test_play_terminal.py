@@ -44,8 +44,8 @@ def test_the_shipped_recording_plays_where_nothing_else_is_and_has_what_every_st
             terminal.press(str([kind.id for kind in STAGES].index(stage) + 1))
             terminal.wait_for("Contents" if stage == "containerize" else "History")
             press_until(terminal, key, what)
-        terminal.press("Home")
-        terminal.wait_for(lambda text: "0:0" in text and "■ ended" not in text)
+        terminal.press("Home", "Space")
+        terminal.wait_for("❚❚ paused")
         terminal.press("q")
         assert terminal.wait_for_end() == 0
     assert not list(tmp_path.iterdir())
