@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app_support import drive, quiet, until
 from support import ROOT, git
+from textual.widgets import Input
 
 from screens.app import WorkbenchApp
 from screens.home import HomeScreen
@@ -72,7 +73,9 @@ def pictures(folder: Path, keep: Callable[[str, str], None]) -> None:
         keep("home", svg(home))
         await pilot.press("n")
         await until(pilot, lambda: isinstance(home.screen, NewForm))
+        home.screen.query_one("#name", Input).value = "digits-small"
         await until(pilot, lambda: bool(home.screen.query_one("#preview").text))
+        await quiet(pilot)
         keep("new", svg(home))
 
     drive(home, at_home, SIZE)
