@@ -12,7 +12,7 @@ from app_support import STATUS, answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from textual.widgets import Label, Static
 
-from screens.app import WorkbenchApp
+from screens.app import WorkbenchApp, told
 from screens.block_view import Blocks
 from screens.command import Command
 from screens.feed import ProjectSource
@@ -189,3 +189,26 @@ def test_each_state_is_a_glyph_and_words(status: str, shown: str) -> None:
     row = {**STATUS, "status": status, "figures": None, "choice": ""}
 
     assert [cell.text for cell in recipe_rows([row])[STATUS["recipe"]]][1:] == [shown, "—", "—", "—"]  # type: ignore[index]
+
+
+def test_an_error_of_the_app_is_a_sentence_and_not_a_screen_of_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Command, "answer", answers([]))
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        def broken() -> None:
+            raise RuntimeError("no such thing")
+
+        app.call_later(broken)
+        await until(pilot, lambda: app.broken is not None)
+
+    with pytest.raises(RuntimeError):  # the pilot raises what the app met
+        drive(app, flow)
+    error = told(app.broken, tmp_path)  # type: ignore[arg-type]
+    assert error.exit_code == 1
+    assert "no such thing" in error.message
+    assert "runs go on" in error.message
+    assert "RuntimeError: no such thing" in (tmp_path / ".workbench/app-error.txt").read_text()
+    assert "Traceback" not in capsys.readouterr().out
