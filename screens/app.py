@@ -148,6 +148,9 @@ class WorkbenchApp(App[None]):
             await self.open_recipe(event.data_table.key_at_cursor)
         if event.data_table.id == "runs":
             await self.open_run(runs_folder(self.project) / event.data_table.key_at_cursor)
+        if event.data_table.id == "machine":  # the whole of what may be longer than its line
+            what, found = (cell.text for cell in event.data_table.cells_at_cursor)
+            self.notify(found, title=what, markup=False, timeout=20)
 
     async def on_written(self, message: Written) -> None:
         await self.open_recipe(message.recipe)

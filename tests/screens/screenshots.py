@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -63,6 +64,7 @@ def project(folder: Path) -> Path:
 
 def pictures(folder: Path, keep: Callable[[str, str], None]) -> None:
     """Paints every screen and hands each picture on with its name."""
+    os.environ["HOME"] = str(folder)  # paths are shown from there
     home = WorkbenchApp(project(folder / "digits-service"))
 
     async def at_home(pilot: Any) -> None:

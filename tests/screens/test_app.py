@@ -14,7 +14,7 @@ from textual.widgets import Label, Static
 
 from screens.app import WorkbenchApp, told
 from screens.block_view import Blocks
-from screens.command import Command
+from screens.command import Answer, Command
 from screens.feed import ProjectSource
 from screens.home import HomeScreen, recipe_rows
 from screens.log_view import LogView
@@ -212,3 +212,36 @@ def test_an_error_of_the_app_is_a_sentence_and_not_a_screen_of_code(
     assert "runs go on" in error.message
     assert "RuntimeError: no such thing" in (tmp_path / ".workbench/app-error.txt").read_text()
     assert "Traceback" not in capsys.readouterr().out
+
+
+def test_what_the_machine_lacks_can_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Command, "answer", answers([]))
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        table = app.screen.query_one("#machine", Rows)
+        await until(pilot, lambda: table.row_count > 1)
+        table.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: len(app._notifications) == 1)
+        [told] = app._notifications
+        assert (told.title, told.message) == ("git", "missing; apt-get install git")
+
+    drive(app, flow)
+
+
+def test_a_status_that_fails_is_told_and_no_folder_without_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Command) -> Answer:
+        return Answer(2, "", "workbench: recipes/x.yaml cannot be read.\nCorrect it.")
+
+    monkeypatch.setattr(Command, "answer", broken)
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        said = app.screen.query_one("#said", Static)
+        await until(pilot, lambda: "cannot be read" in str(said.content))
+        assert not app.screen.query_one("#begin").display
+
+    drive(app, flow)

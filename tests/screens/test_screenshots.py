@@ -13,7 +13,8 @@ from screens.stage import STAGES
 
 
 @pytest.mark.integration
-def test_every_screen_has_a_picture_and_the_readme_shows_it(tmp_path: Path) -> None:
+def test_every_screen_has_a_picture_and_the_readme_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     made: dict[str, str] = {}
     pictures(tmp_path, made.__setitem__)
     shown = re.findall(r"\]\(assets/screens/([a-z]+)\.svg\)", (ROOT / "README.md").read_text())
