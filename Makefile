@@ -15,7 +15,7 @@ TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-u
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay recording lint bench bench-app system-demo system-test system-bench clean help
+.PHONY: demo test replay recording lint bench bench-app screenshots system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +71,9 @@ bench: $(VENV)/test.done | system-bench
 
 bench-app: $(VENV)/test.done
 	$(BIN)/python tests/speed/bench_app.py
+
+screenshots: $(VENV)/test.done
+	$(BIN)/python tests/screens/screenshots.py assets/screens
 
 clean:
 	rm -rf $(VENV) workbench-demo

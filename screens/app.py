@@ -23,13 +23,39 @@ from screens.themes import THEMES
 from screens.unsaved import before_leaving
 from screens.view import ProjectView, RunView
 from screens.workspace import Followed, WorkspaceScreen
+from workbench.errors import WorkbenchError
 from workbench.project import project_of
 from workbench.runs import runs_folder
 
 
 def open_app() -> None:
-    """Opens the app on the project of this folder, with the user's settings. Raises UsageError where they are none."""
-    WorkbenchApp(project_of(Path.cwd() / "here"), load_settings(settings_file())).run()
+    """Opens the app on the project of this folder, with the user's settings.
+
+    Raises UsageError where they are none, WorkbenchError where the app ended by an error of its own.
+    """
+    app = WorkbenchApp(project_of(Path.cwd() / "here"), load_settings(settings_file()))
+    app.run()
+    if app.broken is not None:
+        raise told(app.broken, app.project)
+
+
+def told(error: BaseException, project: Path) -> WorkbenchError:
+    """An error that ended the app, as a sentence; how it came about lies in a file."""
+    import traceback
+
+    lines = "".join(traceback.format_exception(error))
+    kept = project / ".workbench" / "app-error.txt"
+    try:
+        if not kept.parent.exists():
+            kept.parent.mkdir()
+            (kept.parent / ".gitignore").write_text("*\n")
+        kept.write_text(lines)
+    except OSError:
+        return WorkbenchError(f"The app ended by an error of its own; runs go on.\n{lines}", "Please report it.")
+    return WorkbenchError(
+        f"The app ended by an error of its own ({type(error).__name__}: {error}); runs go on.",
+        f"Open it again; please report it with {kept}.",
+    )
 
 
 class Seen(Message):
@@ -49,7 +75,9 @@ class WorkbenchApp(App[None]):
     TITLE = "workbench"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]
     CSS = """
-    .panel { border: round $primary-muted; border-title-color: $text-primary; }
+    .panel {
+        border: round $primary-muted; border-title-color: $text-primary; border-subtitle-color: $text-muted;
+    }
     .panel:focus-within { border: round $primary; }
     """
     BINDINGS = [
@@ -61,7 +89,9 @@ class WorkbenchApp(App[None]):
 
     def __init__(self, project: Path, settings: Settings | None = None) -> None:
         super().__init__()
-        self._project = project
+        self.project = project
+        self.broken: BaseException | None = None
+        """The error that ended the app, where one did."""
         self._settings = settings or Settings()
         self._feed = Feed(lambda view: self.post_message(Seen(view)))
         self._runs = ProjectView(())
@@ -71,8 +101,13 @@ class WorkbenchApp(App[None]):
             self.register_theme(theme)
         self.theme = self._settings.theme  # before anything is painted: another theme is a second layout
 
+    def _fatal_error(self) -> None:
+        """Ends the app without a traceback on the screen."""
+        self.broken = self._exception
+        self._close_messages_no_wait()
+
     def get_default_screen(self) -> Screen[None]:
-        return HomeScreen(self._project)
+        return HomeScreen(self.project)
 
     def on_mount(self) -> None:
         self.set_keymap(self._settings.keys)
@@ -80,7 +115,7 @@ class WorkbenchApp(App[None]):
 
     def _start(self) -> None:
         """Looks at the runs: after the first painting, which it would take the processor from."""
-        self._feed.follow("project", ProjectSource(self._project))
+        self._feed.follow("project", ProjectSource(self.project))
         self._feed.start()
 
     def on_unmount(self) -> None:
@@ -112,7 +147,10 @@ class WorkbenchApp(App[None]):
         if event.data_table.id == "recipes":
             await self.open_recipe(event.data_table.key_at_cursor)
         if event.data_table.id == "runs":
-            await self.open_run(runs_folder(self._project) / event.data_table.key_at_cursor)
+            await self.open_run(runs_folder(self.project) / event.data_table.key_at_cursor)
+        if event.data_table.id == "machine":  # the whole of what may be longer than its line
+            what, found = (cell.text for cell in event.data_table.cells_at_cursor)
+            self.notify(found, title=what, markup=False, timeout=20)
 
     async def on_written(self, message: Written) -> None:
         await self.open_recipe(message.recipe)
@@ -121,14 +159,14 @@ class WorkbenchApp(App[None]):
 
     async def open_recipe(self, recipe: str, stage: str = "compress") -> None:
         """Shows the stages of a recipe, with its newest run."""
-        screen = WorkspaceScreen(self._project, recipe, stage=stage)
+        screen = WorkspaceScreen(self.project, recipe, stage=stage)
         await self.push_screen(screen, self._left)
         screen.show_project(self._runs)
 
     async def open_run(self, folder: Path) -> None:
         """Shows the run of a run folder."""
         recipe = next((each.state.recipe for each in self._runs.runs if each.folder == folder), "")
-        screen = WorkspaceScreen(self._project, recipe, stage="run", folder=folder)
+        screen = WorkspaceScreen(self.project, recipe, stage="run", folder=folder)
         await self.push_screen(screen, self._left)
         screen.show_project(self._runs)
         self._follow(folder)
@@ -140,7 +178,7 @@ class WorkbenchApp(App[None]):
         self._feed.follow("run", None)
 
     def on_say(self, message: Say) -> None:
-        self.run_worker(self._carry_out(Command(message.words, self._project)), group="commands")
+        self.run_worker(self._carry_out(Command(message.words, self.project)), group="commands")
 
     async def _carry_out(self, command: Command) -> None:
         """Carries a command out; what it had to say where it failed stands on the screen. It outlives the screen."""
@@ -192,7 +230,7 @@ class WorkbenchApp(App[None]):
         if not text:
             return
         self.copy_to_clipboard(text)
-        kept = self._project / ".workbench" / "copied.txt"
+        kept = self.project / ".workbench" / "copied.txt"
         said = text if len(text) < 300 else f"{len(text.splitlines())} lines"
         if kept.parent.is_dir():
             kept.write_text(text)

@@ -21,7 +21,7 @@ from screens.progress import GLYPHS
 from screens.stage import Say, Written
 from screens.table import Rows
 from screens.view import ProjectView, RunView
-from screens.words import ABSENT, clock, safe
+from screens.words import ABSENT, at_home, clock, safe
 
 if TYPE_CHECKING:
     from screens.dialog import Carried
@@ -79,7 +79,7 @@ def machine_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Cell, ...
     return {
         str(row["what"]): (
             cell(row["what"]),
-            cell(row["found"]) if row["found"] else cell(f"missing; {row['cure']}", "warn"),
+            cell(at_home(str(row["found"]))) if row["found"] else cell(f"missing; {row['cure']}", "warn"),
         )
         for row in rows
     }
@@ -110,6 +110,7 @@ class HomeScreen(Screen[None]):
         Rows { height: auto; max-height: 1fr; }
         .panel { height: auto; max-height: 35%; }
         #machine-panel { height: 1fr; max-height: 100%; }
+        #machine { overflow-x: hidden; }
     }
     """
 
@@ -121,7 +122,7 @@ class HomeScreen(Screen[None]):
         self._runs: Sequence[RunView] = ()
 
     def compose(self) -> ComposeResult:
-        yield Label(f"workbench  {safe(self._project)}", id="title", markup=False)
+        yield Label(f"workbench  {at_home(safe(self._project))}", id="title", markup=False)
         with Vertical(classes="panel") as recipes:
             recipes.border_title = "Recipes"
             yield Rows(RECIPES, id="recipes")
@@ -156,7 +157,11 @@ class HomeScreen(Screen[None]):
     @work(exclusive=True, group="recipes")
     async def look(self) -> None:
         """Asks how the recipes stand."""
-        answer = await Command(("status", "--json"), self._project).answer()
+        command = Command(("status", "--json"), self._project)
+        answer = await command.answer()
+        if answer.exit_code:  # what stood here stays: an error is no folder without recipes
+            self.query_one(CommandBar).show(command, answer)
+            return
         self._recipes = answer.json() or []
         table = self.query_one("#recipes", Rows)
         table.show(recipe_rows(self._recipes, self._runs))
@@ -169,7 +174,10 @@ class HomeScreen(Screen[None]):
     @work(exclusive=True, group="machine")
     async def look_at_machine(self) -> None:
         """Asks what this machine has."""
-        answer = await Command(("doctor", "--json"), self._project).answer()
+        command = Command(("doctor", "--json"), self._project)
+        answer = await command.answer()
+        if answer.exit_code:
+            self.query_one(CommandBar).show(command, answer)
         self.query_one("#machine", Rows).show(machine_rows(answer.json() or []))
 
     def action_new(self) -> None:

@@ -185,8 +185,6 @@ class PlayApp(WorkbenchApp):
         self._recording = recording
         self._played = Played(recording)
         self.clock = PlayClock(self._played.length, speed, self._played.idle, now)
-        self.broken: BaseException | None = None
-        """What could not be shown, where that ended the app."""
 
     def get_default_screen(self) -> Screen[None]:
         return PlayScreen(self._recording, self._played, self.clock)
@@ -203,10 +201,5 @@ class PlayApp(WorkbenchApp):
     def on_say(self, message: Say) -> None:
         """Refuses: a recording starts nothing."""
         message.prevent_default()  # what the app does with it elsewhere
-        command = Command(message.words, self._project)
+        command = Command(message.words, self.project)
         self.notify(f"{REFUSED}\n$ {safe(command)}", severity="warning", markup=False)
-
-    def _fatal_error(self) -> None:
-        """Ends the app without a traceback on the screen: what a file of strangers holds may be anything."""
-        self.broken = self._exception
-        self._close_messages_no_wait()

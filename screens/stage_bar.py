@@ -39,7 +39,7 @@ class StageBar(Static):
     """Names the stages; a click goes to one."""
 
     DEFAULT_CSS = """
-    StageBar { height: 1; padding: 0; }
+    StageBar { height: 1; padding: 0; link-style: none; link-color: $foreground; link-background: initial; }
     """
 
     def show(self, view: RunView | None, current: str) -> None:

@@ -69,6 +69,11 @@ class Rows(DataTable[object]):
         keys = list(self._shown)
         return keys[self.cursor_row] if self.cursor_row < len(keys) else ""
 
+    @property
+    def cells_at_cursor(self) -> tuple[Cell, ...]:
+        """The cells of the row that the cursor is on, whole; none where there is no row."""
+        return self._shown.get(self.key_at_cursor, ())
+
     def _update(self, key: str, cells: tuple[Cell, ...]) -> None:
         for name, before, now in zip(self._names, self._shown[key], cells, strict=True):
             if before != now:

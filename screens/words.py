@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from workbench.units import format_seconds, format_size
@@ -162,3 +163,8 @@ def machine(found: object) -> str:
     words += [str(gpu) for gpu in items(kind, "gpus")]
     more = [f"{label}{facts[name]}" for name, label in _FACTS if facts.get(name)]
     return safe(", ".join(words) + (f" ({', '.join(more)})" if more else ""))
+
+
+def at_home(text: str) -> str:
+    """``text`` with the user's own folder as ``~``."""
+    return text.replace(f"{Path.home()}/", "~/")

@@ -56,7 +56,9 @@ class Terminal:
 
     def _tmux(self, *words: str) -> str:
         whole = ["tmux", "-S", str(self._home / "socket"), *words]
-        return subprocess.run(whole, check=True, capture_output=True, text=True).stdout
+        # pytest names a size of its own there, and it would count for more than the terminal's.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        return subprocess.run(whole, check=True, capture_output=True, text=True, env=environment).stdout
 
     @property
     def pid(self) -> int:

@@ -79,7 +79,7 @@ def figures_now(series: dict[str, tuple[Window, ...]]) -> Iterator[Text]:
         levels = [percentile(newest, level) for level in LEAST]
         told = "".join(f"{'too few' if value is None else nanoseconds(value):>9}" for value in levels)
         waiting = "—" if windows[-1].waiting is None else count(windows[-1].waiting)
-        yield Text(f"{safe(name)[:11]:<12}{'—' if rate is None else count(rate):>10}{told}{waiting:>6}", no_wrap=True)
+        yield Text(f"{safe(name)[:12]:<12}{'—' if rate is None else count(rate):>10}{told}{waiting:>6}", no_wrap=True)
 
 
 def machine_lines(samples: Samples, step: str, width: int) -> Iterator[Text]:

@@ -12,9 +12,9 @@ from app_support import STATUS, answers, drive, quiet, run_folder, until
 from example_run import record, run_events
 from textual.widgets import Label, Static
 
-from screens.app import WorkbenchApp
+from screens.app import WorkbenchApp, told
 from screens.block_view import Blocks
-from screens.command import Command
+from screens.command import Answer, Command
 from screens.feed import ProjectSource
 from screens.home import HomeScreen, recipe_rows
 from screens.log_view import LogView
@@ -189,3 +189,59 @@ def test_each_state_is_a_glyph_and_words(status: str, shown: str) -> None:
     row = {**STATUS, "status": status, "figures": None, "choice": ""}
 
     assert [cell.text for cell in recipe_rows([row])[STATUS["recipe"]]][1:] == [shown, "—", "—", "—"]  # type: ignore[index]
+
+
+def test_an_error_of_the_app_is_a_sentence_and_not_a_screen_of_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Command, "answer", answers([]))
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        def broken() -> None:
+            raise RuntimeError("no such thing")
+
+        app.call_later(broken)
+        await until(pilot, lambda: app.broken is not None)
+
+    with pytest.raises(RuntimeError):  # the pilot raises what the app met
+        drive(app, flow)
+    error = told(app.broken, tmp_path)  # type: ignore[arg-type]
+    assert error.exit_code == 1
+    assert "no such thing" in error.message
+    assert "runs go on" in error.message
+    assert "RuntimeError: no such thing" in (tmp_path / ".workbench/app-error.txt").read_text()
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def test_what_the_machine_lacks_can_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Command, "answer", answers([]))
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        table = app.screen.query_one("#machine", Rows)
+        await until(pilot, lambda: table.row_count > 1)
+        table.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: len(app._notifications) == 1)
+        [told] = app._notifications
+        assert (told.title, told.message) == ("git", "missing; apt-get install git")
+
+    drive(app, flow)
+
+
+def test_a_status_that_fails_is_told_and_no_folder_without_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Command) -> Answer:
+        return Answer(2, "", "workbench: recipes/x.yaml cannot be read.\nCorrect it.")
+
+    monkeypatch.setattr(Command, "answer", broken)
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        said = app.screen.query_one("#said", Static)
+        await until(pilot, lambda: "cannot be read" in str(said.content))
+        assert not app.screen.query_one("#begin").display
+
+    drive(app, flow)
