@@ -173,6 +173,17 @@ def test_of_a_recipe_that_was_changed_since_nothing_is_told_that_was_not_so_then
     assert manifest.answers == ()
 
 
+def test_of_a_run_that_others_followed_it_is_not_told_what_commands_say_after_those(
+    project: Path, tmp_path: Path
+) -> None:
+    run = leave_run(project)
+    shutil.copytree(run, run.with_name("20261124-110000.000-digits-bbbb"))
+    written = recorder.write(run, tmp_path / "x.workbench-run")
+
+    assert "not the newest run" in written.notes[0]
+    assert unpack(tmp_path / "x.workbench-run", tmp_path / "opened").manifest.answers == ()
+
+
 def test_of_a_long_log_the_end_is_kept_and_that_is_said(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
