@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
@@ -39,7 +40,6 @@ class Terminal:
         # A server without a session ends at once, so the pane is made first and then the command is put into it.
         self._tmux("-f", "/dev/null", "new-session", "-d", *shape, *given, "cat")
         self._tmux("set-option", "-g", "remain-on-exit", "on")
-        self._tmux("set-hook", "-g", "pane-died", "wait-for -S ended")
         self._tmux("pipe-pane", f"cat > {shlex.quote(str(self._home / 'painted'))}")
         self.started = time.perf_counter()
         self._tmux("respawn-pane", "-k", "-c", str(self._folder), *given, shlex.join(self._words))
@@ -102,9 +102,18 @@ class Terminal:
         """Waits until the command has ended; its exit code."""
         # Nobody reads what is painted any more: a full pipe would keep tmux from seeing the end.
         self._tmux("pipe-pane")
-        words = ["tmux", "-S", str(self._home / "socket"), "wait-for", "ended"]
-        subprocess.run(words, check=True, timeout=seconds)
-        return int(self._tmux("display-message", "-p", "#{pane_dead_status}"))
+        with contextlib.suppress(ProcessLookupError):
+            process = os.pidfd_open(self.pid)
+            try:
+                if not select.select([process], [], [], seconds)[0]:
+                    raise TimeoutError(f"The command did not end in {seconds:g} s. The screen:\n{self.text()}")
+            finally:
+                os.close(process)
+        end = time.monotonic() + seconds
+        while not (status := self._tmux("display-message", "-p", "#{pane_dead_status}").strip()):
+            if time.monotonic() > end:  # it has ended, and tmux is about to see that
+                raise TimeoutError("tmux did not see the command's end.")
+        return int(status)
 
     def kill(self) -> None:
         """Kills the command as the system would: without a word."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -34,7 +35,11 @@ def layer(folder: Path, data: bytes = b"x") -> Packed:
             info.type, info.size = kind, len(data) if name == "a/x" else 0
             info.linkname = "a/x" if kind == tarfile.LNKTYPE else ""
             archive.addfile(info, io.BytesIO(data))
-    return packed.packed(tar, folder / f"blob-{data.hex()}")
+    return packed.packed(tar, diff_id_of(tar), folder / f"blob-{data.hex()}")
+
+
+def diff_id_of(tar: Path) -> str:
+    return f"sha256:{hashlib.sha256(tar.read_bytes()).hexdigest()}"
 
 
 def test_a_kept_layer_is_the_same_layer(tmp_path: Path) -> None:
@@ -80,4 +85,11 @@ def test_an_engines_layer_that_is_hostile_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("../x"))
     with pytest.raises(StepFailed, match="leads out"):
-        packed.packed(tmp_path / "tar", tmp_path / "blob")
+        packed.packed(tmp_path / "tar", diff_id_of(tmp_path / "tar"), tmp_path / "blob")
+
+
+def test_another_layer_than_the_one_that_is_said_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+    with pytest.raises(StepFailed):
+        packed.packed(tmp_path / "tar", f"sha256:{'0' * 64}", tmp_path / "blob")

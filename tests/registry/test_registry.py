@@ -39,6 +39,7 @@ def test_an_image_arrives_and_another_tool_reads_it(
     name = f"{registry.address}/{repository}"
     values = pushed(parts, f"{name}:1.4", emit)
     digest = digest_of(parts["manifest"])
+    assert {part["state"] for part in values.pop("parts")} == {"sent"}
     assert values == {
         "reference": f"{name}:1.4",
         "by_digest": f"{name}@{digest}",

@@ -41,7 +41,7 @@ LIVE = 0.85
 
 def svg(app: Any) -> str:
     """The screen as SVG that fetches nothing."""
-    found = re.sub(r"@font-face\s*\{[^}]*\}", "", app.export_screenshot(title="workbench"))
+    found = re.sub(r"@font-face\s*\{[^}]*\}|<!--.*?-->", "", app.export_screenshot(title="workbench"), flags=re.DOTALL)
     return re.sub(r"font-family: [^;]+;", f"font-family: {FONT};", found)
 
 

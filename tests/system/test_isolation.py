@@ -161,8 +161,12 @@ def _in_the_fence(write: Write) -> bool:
 
 
 def strangers(seen: Seen) -> set[Contact]:
-    """Whom the run talked to that is not itself."""
-    return {contact for contact in seen.contacts if not _is_loopback(contact)}
+    """Whom the run talked to that is not itself. The Docker command, asked for its version, looks for its engine."""
+    return {contact for contact in seen.contacts if not _is_loopback(contact) and not _is_dockers_own(contact)}
+
+
+def _is_dockers_own(contact: Contact) -> bool:
+    return contact.by.program.endswith("/docker") and contact.family == "AF_UNIX"
 
 
 def _is_loopback(contact: Contact) -> bool:
