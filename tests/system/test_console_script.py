@@ -44,7 +44,7 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
     return folder / "bin" / "workbench"
 
 
-def test_the_wheel_has_everything_that_the_clone_has_at_run_time_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_has_everything_that_the_clone_has_at_run_time_no_tests_and_no_pictures(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     tops = {name.partition("/")[0] for name in names}
@@ -52,9 +52,12 @@ def test_the_wheel_has_everything_that_the_clone_has_at_run_time_and_no_tests(wh
     assert not [name for name in names if "test" in Path(name).name and name.endswith(".py")]
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".lock"))]
     shipped = git(ROOT, "ls-files", "workbench", "screens", "assets", "recipes").splitlines()
-    inside = {_inside(path) for path in shipped if (ROOT / path).exists()}
+    pictures = [path for path in shipped if path.startswith("assets/screens/")]  # the README's
+    inside = {_inside(path) for path in shipped if (ROOT / path).exists() and path not in pictures}
     assert {"workbench/py.typed", "workbench/_assets/digits/digits.onnx", "workbench/_recipes/digits.yaml"} <= inside
     assert inside - names == set()
+    assert pictures
+    assert {_inside(path) for path in pictures} & names == set()
 
 
 def _inside(path: str) -> str:
