@@ -6,12 +6,15 @@ import contextlib
 import os
 import select
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 
 class Terminal:
@@ -42,7 +45,9 @@ class Terminal:
         self._tmux("set-option", "-g", "remain-on-exit", "on")
         self._tmux("pipe-pane", f"cat > {shlex.quote(str(self._home / 'painted'))}")
         self.started = time.perf_counter()
-        self._tmux("respawn-pane", "-k", "-c", str(self._folder), *given, shlex.join(self._words))
+        # The exit code comes by a file: tmux does not always see the end of what it runs.
+        shell = ["sh", "-c", '"$@"; echo $? > "$0"', str(self._home / "status"), *self._words]
+        self._tmux("respawn-pane", "-k", "-c", str(self._folder), *given, shlex.join(shell))
         return self
 
     def __exit__(
@@ -50,9 +55,7 @@ class Terminal:
     ) -> None:
         self._tmux("kill-server")
         os.close(self._fifo)
-        for left in self._home.iterdir():
-            left.unlink()
-        self._home.rmdir()
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def _tmux(self, *words: str) -> str:
         whole = ["tmux", "-S", str(self._home / "socket"), *words]
@@ -61,9 +64,14 @@ class Terminal:
         return subprocess.run(whole, check=True, capture_output=True, text=True, env=environment).stdout
 
     @property
-    def pid(self) -> int:
-        """The process of the command."""
+    def _shell(self) -> int:
         return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
+    @property
+    def pid(self) -> int:
+        """The process of the command, which has painted something by now."""
+        [command] = psutil.Process(self._shell).children()
+        return int(command.pid)
 
     def press(self, *keys: str) -> None:
         """Presses keys, by tmux's names for them."""
@@ -103,17 +111,13 @@ class Terminal:
         # Nobody reads what is painted any more: a full pipe would keep tmux from seeing the end.
         self._tmux("pipe-pane")
         with contextlib.suppress(ProcessLookupError):
-            process = os.pidfd_open(self.pid)
+            process = os.pidfd_open(self._shell)
             try:
                 if not select.select([process], [], [], seconds)[0]:
                     raise TimeoutError(f"The command did not end in {seconds:g} s. The screen:\n{self.text()}")
             finally:
                 os.close(process)
-        end = time.monotonic() + seconds
-        while not (status := self._tmux("display-message", "-p", "#{pane_dead_status}").strip()):
-            if time.monotonic() > end:  # it has ended, and tmux is about to see that
-                raise TimeoutError("tmux did not see the command's end.")
-        return int(status)
+        return int((self._home / "status").read_text())
 
     def kill(self) -> None:
         """Kills the command as the system would: without a word."""
