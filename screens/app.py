@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -232,7 +233,7 @@ class WorkbenchApp(App[None]):
         self.copy_to_clipboard(text)
         kept = self.project / ".workbench" / "copied.txt"
         said = text if len(text) < 300 else f"{len(text.splitlines())} lines"
-        if kept.parent.is_dir():
+        with contextlib.suppress(OSError):  # no .workbench yet, or a full disk: the terminal may have taken it
             kept.write_text(text)
             said += f"\n(also in {kept}, where the terminal does not take it)"
         self.notify(said, title="Copied", markup=False)

@@ -249,6 +249,7 @@ def test_one_that_has_ended_meanwhile_is_taken_back_without_an_error(tmp_path: P
         process = await asyncio.create_subprocess_exec("true")
         await process.wait()
         await end(process)
+        assert process.returncode == 0
 
     asyncio.run(left())
 

@@ -313,7 +313,10 @@ def test_what_is_saved_is_left_without_a_question(project: Path) -> None:
 
     async def flow(pilot: Any) -> None:
         await opened(pilot)
-        await pilot.press("i", "#", "ctrl+s", "escape", "escape")
+        before = (project / RECIPE).read_text()
+        await pilot.press("i", "#", "ctrl+s")
+        await until(pilot, lambda: (project / RECIPE).read_text() == f"#{before}")
+        await pilot.press("escape", "escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
     drive(app, flow)
