@@ -118,6 +118,7 @@ class HomeScreen(Screen[None]):
         super().__init__()
         self._project = project
         self._ended: frozenset[str] = frozenset()
+        self._failed = False
         self._recipes: list[Mapping[str, Any]] = []
         self._runs: Sequence[RunView] = ()
 
@@ -160,8 +161,12 @@ class HomeScreen(Screen[None]):
         command = Command(("status", "--json"), self._project)
         answer = await command.answer()
         if answer.exit_code:  # what stood here stays: an error is no folder without recipes
+            self._failed = True
             self.query_one(CommandBar).show(command, answer)
             return
+        if self._failed:
+            self._failed = False
+            self.query_one(CommandBar).show("", None)
         self._recipes = answer.json() or []
         table = self.query_one("#recipes", Rows)
         table.show(recipe_rows(self._recipes, self._runs))
@@ -176,9 +181,10 @@ class HomeScreen(Screen[None]):
         """Asks what this machine has."""
         command = Command(("doctor", "--json"), self._project)
         answer = await command.answer()
-        if answer.exit_code:
+        rows = answer.json()  # also where something is missing: its exit code tells no more than they do
+        if rows is None:
             self.query_one(CommandBar).show(command, answer)
-        self.query_one("#machine", Rows).show(machine_rows(answer.json() or []))
+        self.query_one("#machine", Rows).show(machine_rows(rows or []))
 
     def action_new(self) -> None:
         from screens.new import NewForm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,33 @@ def test_a_status_that_fails_is_told_and_no_folder_without_recipes(
     monkeypatch.setattr(Command, "answer", broken)
     app = WorkbenchApp(tmp_path)
 
+    async def mended(pilot: Any, said: Static) -> None:
+        monkeypatch.setattr(Command, "answer", answers([]))
+        await pilot.press("f5")
+        await until(pilot, lambda: not said.display)
+
     async def flow(pilot: Any) -> None:
         said = app.screen.query_one("#said", Static)
         await until(pilot, lambda: "cannot be read" in str(said.content))
         assert not app.screen.query_one("#begin").display
+        await mended(pilot, said)
+
+    drive(app, flow)
+
+
+def test_what_a_machine_lacks_stands_in_the_table_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lacking(self: Command) -> Answer:
+        rows = [{"what": "git", "state": "missing", "found": "", "cure": "apt-get install git"}]
+        told = self.words[0] == "doctor"
+        return Answer(6, json.dumps(rows), "workbench: This machine lacks something.") if told else Answer(0, "[]", "")
+
+    monkeypatch.setattr(Command, "answer", lacking)
+    app = WorkbenchApp(tmp_path)
+
+    async def flow(pilot: Any) -> None:
+        await until(pilot, lambda: bool(app.screen.query_one("#machine", Rows).row_count))
+        assert not app.screen.query_one("#said", Static).display
 
     drive(app, flow)
