@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,7 @@ def examine(project: Path) -> list[Row]:
 
     ``needed`` says that the main job cannot do without it.
     """
-    return [*(check(project) for check in _CHECKS), *_engine()]
+    return [*(check(project) for check in _CHECKS), *_engine(), *_registries(project)]
 
 
 def _row(what: str, found: str, cure: str, *, needed: bool) -> Row:
@@ -83,6 +84,53 @@ def _engine() -> list[Row]:
         _row("leftovers of killed runs", removed, "", needed=False),
         _row("images of workbench in the engine", kept, "", needed=False),
     ]
+
+
+def _registries(project: Path) -> list[Row]:
+    """A row for each place where the recipes push to: whether it answers, and lets this account in."""
+    places = _pushed_to(project)
+    if not places:
+        cure = "no recipe pushes yet; push: {to: registry.example.com/team/name:tag} in a recipe names one"
+        return [_row("registry", "", cure, needed=False)]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(places)) as pool:  # those that do not answer are waited for at once
+        return list(pool.map(lambda place: _registry(place, places[place], project), places))
+
+
+def _pushed_to(project: Path) -> dict[str, str]:
+    """A destination of each registry and layout folder that a recipe names, by the host or folder."""
+    from workbench import recipe
+    from workbench.errors import WorkbenchError
+    from workbench.registry.reference import OCI, parse, parse_layout
+    from workbench.status import recipes_of
+
+    places: dict[str, str] = {}
+    for path in recipes_of(project):
+        with contextlib.suppress(WorkbenchError):  # what is wrong with a recipe is told where recipes are shown
+            if push := recipe.load(path).recipe.push:
+                layout = push.to.startswith(OCI)
+                place = f"{OCI}{parse_layout(push.to).folder}" if layout else parse(push.to).host
+                places.setdefault(place, push.to)
+    return places
+
+
+def _registry(place: str, to: str, project: Path) -> Row:
+    from workbench.errors import WorkbenchError
+    from workbench.registry.layout import Layout
+    from workbench.registry.reference import OCI, parse_layout
+    from workbench.registry.where import hurry, open_target
+
+    what = f"registry {place}"
+    try:
+        if to.startswith(OCI):
+            tags = Layout(project / parse_layout(to).folder).tags()
+            return _row(what, f"a folder with {len(tags)} images" if tags else "a folder, empty yet", "", needed=False)
+        target, reference = open_target(to, project, hurry(to))
+        held = target.resolve(reference)
+    except WorkbenchError as error:
+        return _row(what, "", str(error), needed=False)
+    return _row(what, f"answers; {'holds' if held else 'nothing yet as'} {to}", "", needed=False)
 
 
 def _buildkit(_project: Path) -> Row:
