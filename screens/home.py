@@ -11,12 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import Footer, Label, Static
+from textual.widgets import Label, Static
 
 from screens import standing
 from screens.blocks import Cell, cell
 from screens.command import Command
 from screens.command_bar import CommandBar
+from screens.key_bar import KeyBar
 from screens.progress import GLYPHS
 from screens.stage import Say, Written
 from screens.table import Rows
@@ -135,7 +136,7 @@ class HomeScreen(Screen[None]):
             machine.border_title = "This machine"
             yield Rows(MACHINE, id="machine")
         yield CommandBar()
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         # After the first painting: what is asked takes the processor from it.

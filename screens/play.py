@@ -12,12 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Input, Label, TextArea
+from textual.widgets import ContentSwitcher, Input, Label, TextArea
 from textual.worker import WorkerFailed
 
 from screens.app import WorkbenchApp
 from screens.command import REFUSED, Command, answer_from
 from screens.command_bar import CommandBar
+from screens.key_bar import KeyBar
 from screens.play_clock import IDLE_SECONDS, PlayClock
 from screens.play_source import Played, PlaySource
 from screens.playback_bar import PlaybackBar
@@ -110,7 +111,7 @@ class PlayScreen(WorkspaceScreen):
         yield StageBar()
         yield ContentSwitcher(id="stages")
         yield CommandBar()
-        yield Footer()
+        yield KeyBar()
 
     def _chapters(self) -> list[float]:
         """When the first step of each stage began."""

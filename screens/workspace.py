@@ -8,10 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Label
+from textual.widgets import ContentSwitcher, Label
 
 from screens import progress
 from screens.command_bar import CommandBar
+from screens.key_bar import KeyBar
 from screens.stage import STAGES, Say, Stage
 from screens.stage_bar import StageBar
 from screens.unsaved import before_leaving, when_saved
@@ -75,7 +76,7 @@ class WorkspaceScreen(Screen[None]):
         yield StageBar()
         yield ContentSwitcher(id="stages")
         yield CommandBar()
-        yield Footer()
+        yield KeyBar()
 
     async def on_mount(self) -> None:
         await self.action_stage(self._first)
@@ -101,7 +102,7 @@ class WorkspaceScreen(Screen[None]):
             stage.look()
         switcher.current = name
         self._show()
-        self.call_after_refresh(self._focus_stage)
+        self._focus_stage()
 
     def _focus_stage(self) -> None:
         if self.stage is not None and (inside := [each for each in self.stage.query("*") if each.focusable]):

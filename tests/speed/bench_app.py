@@ -79,44 +79,52 @@ def key_seconds(terminal: Terminal, key: str, wanted: bytes) -> float:
         terminal.next_bytes()
     begun = time.perf_counter()
     terminal.press(key)
-    seen = b""
+    seen = terminal.next_bytes()
     while wanted not in seen:
         seen += terminal.next_bytes()
     return time.perf_counter() - begun
 
 
 STAGES = itertools.cycle((("7", b"Steps"), ("2", b"Variants"), ("4", b"Figures")))
+ROWS_PRESSED = 4
 
 
-def next_stage(terminal: Terminal) -> float:
-    """Seconds from the key of the next of these stages to its painting."""
+def presses(terminal: Terminal) -> dict[str, list[float]]:
+    """Seconds of some keys: the cursor up or down a table, and then to the next stage, a whole painting."""
+    found: dict[str, list[float]] = {"a row": [], "a stage": []}
+    stage, told = next(STAGES)
     time.sleep(0.1)
-    return key_seconds(terminal, *next(STAGES))
+    found["a stage"].append(key_seconds(terminal, stage, told))
+    if stage == "7":
+        for number in range(ROWS_PRESSED):
+            time.sleep(0.1)
+            found["a row"].append(key_seconds(terminal, "Down" if number % 2 == 0 else "Up", b""))
+    return found
 
 
 def keys(project: Path) -> None:
-    """Goes from stage to stage, a whole painting each time, while a run compresses and measures."""
+    """Goes from stage to stage and along rows, while a run compresses and measures."""
     real = app_project.make(project / "real-keys")
-    found: dict[str, list[float]] = {"compressing": [], "benchmarking": [], "nothing": []}
+    found: dict[tuple[str, str], list[float]] = {}
+
+    def press(doing: str) -> None:
+        for what, each in presses(terminal).items():
+            found.setdefault((what, doing), []).extend(each)
+
     with Terminal(APP, real) as terminal:
         terminal.wait_for("never run")
         terminal.press("Enter")
         terminal.wait_for("Compress")
-        for _ in range(100):
-            found["nothing"].append(next_stage(terminal))
         run = app_project.start(real, "--set", "benchmark.alone.duration=30s")
         while runs.is_alive(run):
             kinds = app_project.at_work(run)
-            took = next_stage(terminal)
-            if kinds & {"quantize", "evaluate", "latency"}:
-                found["compressing"].append(took)
-            elif "benchmark" in kinds:
-                found["benchmarking"].append(took)
-    for doing, each in found.items():
+            doing = "compressing" if kinds & {"quantize", "evaluate", "latency"} else ""
+            press("benchmarking" if "benchmark" in kinds else doing or "the rest of a run")
+        for _ in range(60):
+            press("nothing")
+    for (what, doing), each in sorted(found.items()):
         told = f"p50 {1e3 * percentile(each, 0.5):.0f} ms, p99 {1e3 * percentile(each, 0.99):.0f} ms"
-        print(
-            f"key to a whole stage painted, at work on {doing}: {told} over {len(each)} keys (with tmux's part); aim 50"
-        )
+        print(f"key to repaint, {what}, at work on {doing}: {told} over {len(each)} keys (with tmux's part); aim 50")
 
 
 def percentile(values: list[float], level: float) -> float:
@@ -133,6 +141,8 @@ def live(project: Path) -> None:
         terminal.press("4")
         while "benchmark" not in app_project.at_work(run):
             time.sleep(0.5)
+        terminal.wait_for("Latency over time")
+        terminal.wait_for("image")
         shares = [processor(terminal, 10) for _ in range(3)]
         if "benchmark" not in app_project.at_work(run):
             raise SystemExit("The benchmark ended before the app was measured.")
