@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from server_models import Ask, affine, asker, identity, lookup
+from server_models import Ask, affine, asker, identity, load_models, lookup
 
 from workbench.server.app import App
-from workbench.server.repository import load_models
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +17,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
         "lookup": {"1": lookup(folder / "lookup.onnx")},
         "affine": {version: affine(folder / f"{version}.onnx", float(version)) for version in ("1", "2", "10")},
     }
-    return App(load_models(files, threads=1), max_body=100_000)
+    return App(load_models(files), max_body=100_000)
 
 
 @pytest.fixture

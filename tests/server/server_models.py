@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from workbench.server.app import App
+from workbench.server.batcher import Limits
+from workbench.server.repository import Loader, Repository
 
-Answer = tuple[int, Any]
+Answer = tuple[Any, ...]
 Ask = Callable[..., Answer]
 
 TYPES = {
@@ -85,6 +87,12 @@ def lookup(path: Path) -> Path:
     )
 
 
+def load_models(files: Mapping[str, Mapping[str, Path]], limits: Limits = Limits()) -> Repository:  # noqa: B008
+    """Model files by name and version, loaded."""
+    loader = Loader(1, limits)
+    return Repository(loader, loader.load_all(files, {}))
+
+
 def asker(app: App) -> Ask:
     """A function that puts one request to ``app`` and returns status and decoded answer."""
 
@@ -112,7 +120,10 @@ def asker(app: App) -> Ask:
 
         asyncio.run(app(scope, receive, send))
         start, content = sent
-        assert dict(start["headers"])[b"content-length"] == b"%d" % len(content["body"])
+        given = dict(start["headers"])
+        assert given[b"content-length"] == b"%d" % len(content["body"])
+        if given[b"content-type"] == b"application/octet-stream":
+            return start["status"], content["body"], int(given[b"inference-header-content-length"])
         return start["status"], json.loads(content["body"])
 
     return ask

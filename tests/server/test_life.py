@@ -89,7 +89,10 @@ def test_the_ready_line_names_the_port_that_listens(server: Process) -> None:
     code, out, err = server.end()
     assert code == 0
     assert out == ""
-    assert err == f"workbench.server: serving affine/1 at http://127.0.0.1:{server.ready['port']}\n"
+    loaded, serving = err.splitlines()
+    assert loaded.startswith("workbench.server: loaded affine/1 in ")
+    assert "on CPUExecutionProvider: cpu is what was asked for; joins up to " in loaded
+    assert serving == f"workbench.server: serving affine/1 at http://127.0.0.1:{server.ready['port']}"
 
 
 def test_sigterm_refuses_new_requests_and_finishes_those_in_flight(server: Process) -> None:
@@ -143,3 +146,76 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         code, _, err = Process(tmp_path, WORKBENCH_PORT=str(port)).end()
     assert code == 2
     assert f"Cannot listen on 127.0.0.1:{port}" in err
+
+
+def test_a_client_that_takes_too_long_is_cut_off_and_others_are_not(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    server = Process(tmp_path, WORKBENCH_CLIENT_PATIENCE="1")
+    with server.connect() as silent, server.connect() as headless, server.connect() as half, server.connect() as good:
+        headless.sendall(b"POST /v2/models/aff")
+        half.sendall(head(len(BODY)) + BODY[:10])
+        good.sendall(head(len(BODY)) + BODY)
+        assert until(good, b"}]}").startswith(b"HTTP/1.1 200")
+        for connection in (silent, headless, half):
+            try:
+                assert until_closed(connection) == b""
+            except ConnectionResetError:
+                pass
+        good.sendall(head(len(BODY)) + BODY)  # it was idle for as long, between requests
+        assert until(good, b"}]}").startswith(b"HTTP/1.1 200")
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.end()
+    assert code == 0
+    assert "Traceback" not in err
+
+
+def test_headers_without_end_are_refused(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n")
+        answer = b""
+        try:
+            for number in range(100):
+                connection.sendall(b"X-%d: " % number + b"x" * 8000 + b"\r\n")
+            answer = until_closed(connection)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert server.get("/v2/health/live") == 200
+
+
+def test_what_is_no_http_is_answered_with_the_protocols_error(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_an_error_leaves_the_connection_open_where_little_is_unread(server: Process) -> None:
+    with server.connect() as connection:
+        for path in ("none", "affine"):
+            request = head(len(BODY)).replace(b"affine", path.encode()) + BODY
+            connection.sendall(request)
+            answer = until(connection, b"}" if path == "none" else b"}]}")
+            assert answer.startswith(b"HTTP/1.1 404" if path == "none" else b"HTTP/1.1 200")
+            assert b"connection: close" not in answer
+
+
+def test_metrics_are_what_prometheus_reads(server: Process) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    with server.connect() as connection:
+        connection.sendall(head(len(BODY)) + BODY)
+        until(connection, b"}]}")
+        connection.sendall(head(2) + b"{}")
+        assert until(connection, b"}").startswith(b"HTTP/1.1 400")
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ready['port']}/metrics", timeout=30) as answer:
+        families = {each.name: each for each in text_string_to_metric_families(answer.read().decode())}
+    of = {"model": "affine", "version": "1"}
+    values = {(s.name, tuple(s.labels.items())): s.value for f in families.values() for s in f.samples}
+    assert values["inference_request_success_total", tuple(of.items())] == 1
+    assert values["inference_request_failure_total", tuple((of | {"reason": "invalid"}).items())] == 1
+    assert values["inference_queue_seconds_count", tuple(of.items())] == 1
+    assert values["inference_batch_rows_sum", tuple(of.items())] == 1
+    assert values["inference_pending_requests", tuple(of.items())] == 0
+    assert values["process_resident_memory_bytes", ()] > 1e6

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from server_models import affine, asker, lookup, write_model
+from server_models import affine, asker, load_models, lookup, write_model
 
 from workbench.server import model as model_module
 from workbench.server.app import App
+from workbench.server.cpus import default_threads
 from workbench.server.errors import ServerError
-from workbench.server.repository import find_models, load_models
+from workbench.server.repository import Loader, find_models
 from workbench.server.settings import Settings, from_environment
 
 
@@ -35,7 +36,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
     with pytest.raises(ServerError, match=r"broken\.onnx cannot be loaded"):
-        load_models({"m": {"1": broken}}, 1)
+        load_models({"m": {"1": broken}})
 
 
 def test_a_type_that_the_protocol_lacks_is_named(tmp_path: Path) -> None:
@@ -45,12 +46,12 @@ def test_a_type_that_the_protocol_lacks_is_named(tmp_path: Path) -> None:
         tmp_path / "m.onnx", [helper.make_node("SequenceConstruct", ["x"], ["many"])], [value], [sequence]
     )
     with pytest.raises(ServerError, match="'many' is a seq"):
-        load_models({"m": {"1": path}}, 1)
+        load_models({"m": {"1": path}})
 
 
 def test_a_name_that_is_no_path_segment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="cannot name a model"):
-        load_models({"a/b": {"1": affine(tmp_path / "m.onnx")}}, 1)
+        load_models({"a/b": {"1": affine(tmp_path / "m.onnx")}})
 
 
 def test_a_model_that_refuses_zeros_is_served_all_the_same(tmp_path: Path) -> None:
@@ -64,9 +65,8 @@ def test_a_model_that_refuses_zeros_is_served_all_the_same(tmp_path: Path) -> No
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c"])],
     )
     said: list[str] = []
-    repository = load_models({"m": {"1": reshape}}, 1, said.append)
+    loaded = Loader(1, log=said.append).load("m", "1", reshape).model
     assert "no warm-up on zeros" in said[0]
-    (loaded,) = repository
     feed = {"x": np.ones(4, np.float32), "to": np.array([2, 1, 2])}
     assert loaded.run(feed, ["y"])[0].shape == (2, 1, 2)
 
@@ -79,7 +79,7 @@ def test_a_slow_model_leaves_the_event_loop(tmp_path: Path, monkeypatch: pytest.
         threads.append(threading.current_thread().name)
         return run(self, feed, outputs)
 
-    repository = load_models({"m": {"1": lookup(tmp_path / "m.onnx")}}, 1)
+    repository = load_models({"m": {"1": lookup(tmp_path / "m.onnx")}})
     monkeypatch.setattr(model_module.Model, "run", watched)
     ask = asker(App(repository, 1000))
     body = {"inputs": [{"name": "index", "shape": [1], "datatype": "INT64", "data": [1]}]}
@@ -91,7 +91,7 @@ def test_a_slow_model_leaves_the_event_loop(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_settings_come_from_the_environment() -> None:
-    assert from_environment({}) == Settings()
+    assert from_environment({}) == Settings(threads=default_threads())
     settings = from_environment({"WORKBENCH_PORT": "0", "WORKBENCH_THREADS": "2", "WORKBENCH_MODELS": "/m"})
     assert (settings.port, settings.threads, settings.models) == (0, 2, Path("/m"))
 

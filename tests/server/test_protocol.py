@@ -28,7 +28,11 @@ def of_each_type(**changed: Any) -> dict[str, Any]:
 def test_server_metadata_names_the_server(ask: Ask) -> None:
     status, answer = ask("/v2")
     assert status == 200
-    assert answer == {"name": "workbench", "version": answer["version"], "extensions": []}
+    assert answer == {
+        "name": "workbench",
+        "version": answer["version"],
+        "extensions": ["binary_tensor_data", "model_repository"],
+    }
 
 
 def test_health(ask: Ask) -> None:
@@ -82,7 +86,7 @@ def test_parameters_are_accepted_and_not_used(ask: Ask) -> None:
     body = {
         "parameters": {"sequence_id": 1},
         "inputs": [tensor([1, 1, 1], [1, 3]) | {"parameters": {"binary_data": False}}],
-        "outputs": [{"name": "total", "parameters": {"binary_data": True}}],
+        "outputs": [{"name": "total", "parameters": {"priority": 1}}],
     }
     assert ask(INFER, body)[0] == 200
 
@@ -205,12 +209,6 @@ def test_what_only_the_model_finds_wrong_is_400_too(ask: Ask) -> None:
     status, answer = ask("/v2/models/lookup/infer", body)
     assert status == 400
     assert "does not take these values" in answer["error"]
-
-
-def test_the_binary_extension_is_refused_by_name(ask: Ask) -> None:
-    status, answer = ask(INFER, b"{}", headers=[(b"inference-header-content-length", b"2")])
-    assert status == 400
-    assert "binary" in answer["error"]
 
 
 def test_a_body_over_the_limit_is_413(ask: Ask) -> None:

@@ -7,131 +7,303 @@ inference of a small model (a FastAPI endpoint answers 4,000 requests/s where th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 import workbench
+from workbench.server.batcher import Batcher
 from workbench.server.errors import RequestError
-from workbench.server.model import Model
-from workbench.server.protocol import (
-    InferResponse,
-    decode_inputs,
-    decode_request,
-    encode,
-    encode_outputs,
-    requested_outputs,
-)
-from workbench.server.repository import Repository
+from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
+from workbench.server.repository import Repository, Served, Traffic
+from workbench.server.tensors import Array
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
-_CONTENT_TYPE = (b"content-type", b"application/json")
+_LITTLE = 64 << 10
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
 class ClientGone(Exception):
     """The client closed its connection before its request was whole."""
 
 
-class App:
-    """The application. ``ready`` is what the readiness routes say; the server clears it on SIGTERM."""
+@dataclass(slots=True)
+class Response:
+    """What is answered."""
 
-    def __init__(self, repository: Repository, max_body: int) -> None:
-        """Serve ``repository``; request bodies of more than ``max_body`` bytes are refused with 413."""
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class Route:
+    """An address of its own beside those of the protocol: ``answer`` gets the scope and the request's body."""
+
+    method: str
+    answer: Callable[[Scope, bytes], Awaitable[Response]]
+
+
+class App:
+    """The application. ``ready`` is what the readiness routes say; the server clears it on SIGTERM.
+
+    ``routes`` are addresses beside those of the protocol, such as a platform's own.
+    """
+
+    def __init__(
+        self, repository: Repository, max_body: int, *, max_bodies: int = 0, change_repository: bool = False
+    ) -> None:
+        """Serve ``repository``; request bodies of more than ``max_body`` bytes are refused with 413, and with 429 what
+        would make more than ``max_bodies`` (default: eight such) that are held at once. ``change_repository``: clients
+        may load and unload models."""
         self.repository = repository
         self.max_body = max_body
         self.ready = True
-        # One thread: a second run at the same time would take the first one's cores.
-        self._pool = ThreadPoolExecutor(1, "inference")
+        self.routes: dict[str, Route] = {}
+        self._max_bodies = max_bodies or 8 * max_body
+        self._held = 0
+        self._change_repository = change_repository
+        self._shadows: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        body = Body(self, scope, receive)
         try:
-            status, body = await self._answer(scope, receive)
-        except RequestError as error:
-            status, body = error.status, encode({"error": error.message})
+            try:
+                found = await self._answer(scope, body)
+            except RequestError as error:
+                found = refusal(error)
+                await body.discard()
         except ClientGone:
             return
-        headers = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
-        if status == 413:
-            # The rest of the body is not read, so the connection is of no further use.
+        finally:
+            body.release()
+        headers: Headers = [(b"content-type", found.content_type), (b"content-length", b"%d" % len(found.body))]
+        headers += found.headers
+        if not body.whole:
+            # What is left of it is not read, so the connection is of no further use.
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.start", "status": found.status, "headers": headers})
+        await send({"type": "http.response.body", "body": found.body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        match scope["path"].split("/"):
+    async def _answer(self, scope: Scope, body: Body) -> Response:
+        path = scope["path"]
+        match path.split("/"):
             case ["", "v2", "models", name, "infer"]:
-                model = self._model(scope, "POST", name)
+                return await self._infer(name, None, scope, body)
             case ["", "v2", "models", name, "versions", version, "infer"]:
-                model = self._model(scope, "POST", name, version)
-            case path:
-                return self._information(scope, path)
-        return 200, await self._infer(model, await self._body(scope, receive))
+                return await self._infer(name, version, scope, body)
+            case ["", "v2", "repository", *words]:
+                return await self._repository(words, scope, body)
+            case words:
+                if route := self.routes.get(path):
+                    _allow(scope, route.method)
+                    return await route.answer(scope, await body.read())
+                found = self._information(scope, words)
+                await body.read()
+                return found
 
-    def _information(self, scope: Scope, path: list[str]) -> tuple[int, bytes]:
+    def _information(self, scope: Scope, path: list[str]) -> Response:
         """Health and metadata."""
         match path:
             case ["", "v2"]:
                 _allow(scope, "GET")
-                return 200, encode({"name": "workbench", "version": workbench.__version__, "extensions": []})
+                about = {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
+                return Response(encode(about))
             case ["", "v2", "health", "live"]:
                 _allow(scope, "GET")
-                return 200, encode({"live": True})
+                return Response(encode({"live": True}))
             case ["", "v2", "health", "ready"]:
                 _allow(scope, "GET")
-                return (200 if self.ready else 503), encode({"ready": self.ready})
+                return Response(encode({"ready": self.ready}), 200 if self.ready else 503)
             case ["", "v2", "models", name] | ["", "v2", "models", name, "versions", _]:
-                model = self._model(scope, "GET", *path[3::2])
-                return 200, encode(model.metadata(self.repository.versions(name)))
-            case ["", "v2", "models", _, "ready"] | ["", "v2", "models", _, "versions", _, "ready"]:
-                model = self._model(scope, "GET", *path[3:-1:2])
-                return (200 if self.ready else 503), encode({"name": model.name, "ready": self.ready})
+                _allow(scope, "GET")
+                model = self.repository.get(name, *path[5:]).model
+                return Response(encode(model.metadata(list(self.repository.served(name).versions))))
+            case ["", "v2", "models", name, "ready"] | ["", "v2", "models", name, "versions", _, "ready"]:
+                _allow(scope, "GET")
+                model = self.repository.get(name, *path[5:-1]).model
+                return Response(encode({"name": model.name, "ready": self.ready}), 200 if self.ready else 503)
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
-    def _model(self, scope: Scope, method: str, name: str, version: str | None = None) -> Model:
-        _allow(scope, method)
-        return self.repository.get(name, version)
+    async def _infer(self, name: str, version: str | None, scope: Scope, body: Body) -> Response:
+        _allow(scope, "POST")
+        served = self.repository.served(name)
+        batcher = self.repository.get(name, version)
+        model = batcher.model
+        header = _header_length(scope)
+        batcher.check_room()
+        try:
+            asked = decode(await body.read(), header, model.inputs, model.outputs)
+        except RequestError:
+            batcher.meter.fail("invalid")
+            raise
+        results = await self.run(batcher, asked, None if version else served)
+        found, length = answer(model.name, model.version, asked, results, model.outputs)
+        if length is None:
+            return Response(found)
+        return Response(found, content_type=BINARY, headers=((HEADER_LENGTH, b"%d" % length),))
 
-    async def _infer(self, model: Model, body: bytes | bytearray) -> bytes:
-        request = decode_request(body)
-        feed = decode_inputs(request, model.inputs)
-        names = requested_outputs(request, model.outputs)
-        if model.slow:
-            loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._pool, model.run, feed, names)
-        else:
-            results = model.run(feed, names)
-        outputs = encode_outputs(names, results, model.outputs)
-        return encode(InferResponse(model.name, model.version, outputs, request.id))
+    async def run(self, batcher: Batcher, asked: Asked, served: Served | None = None) -> list[Array]:
+        """The results of a request; where it may go to any version of ``served``, its shadow gets a copy."""
+        if served is not None and served.shadow is not None and served.shadow is not batcher:
+            task = asyncio.create_task(_shadow(served.shadow, asked))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+        return await batcher.infer(asked.feed, asked.outputs, asked.timeout)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
-        """The request body: whole, and refused with 413 as soon as it is known to be too long."""
+    async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
+        """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""
+        _allow(scope, "POST")
+        if not self._change_repository:
+            raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
+        content = await body.read()
+        match words:
+            case ["index"]:
+                asked = _decoded(content, IndexRequest)
+                listed = self.repository.index()
+                return Response(encode([each for each in listed if each["state"] == "READY" or not asked.ready]))
+            case ["models", name, "load"]:
+                config = _decoded(content, LoadRequest).parameters.config
+                await self.repository.load(name, _decoded(config.encode(), Traffic))
+                return Response(b"{}")
+            case ["models", name, "unload"]:
+                await self.repository.unload(name)
+                return Response(b"{}")
+        raise RequestError(404, f"there is nothing at {scope['path']!r}")
+
+    # --- what bodies take
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of bodies that are held; RequestError 429 where they become too many."""
+        if self._held + size > self._max_bodies:
+            raise RequestError(429, "the server holds as many request bodies as it may; try again later", retry_after=1)
+        self._held += size
+
+    def let_go(self, size: int) -> None:
+        """Counts bytes that are held no longer."""
+        self._held -= size
+
+
+class Body:
+    """The body of a request; read once, bounded, counted while it is held."""
+
+    __slots__ = ("_announced", "_app", "_encoding", "_held", "_receive", "whole")
+
+    def __init__(self, app: App, scope: Scope, receive: Receive) -> None:
+        self._app = app
+        self._receive = receive
+        self._announced: float = 0
+        self._encoding = b""
         for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > self.max_body:
-                self._too_long()
-            if name == b"inference-header-content-length":
-                raise RequestError(400, "the binary tensor extension is not spoken here; send tensors as JSON")
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            whole: bytes = message.get("body", b"")
-            return whole if len(whole) <= self.max_body else self._too_long()
-        body = bytearray()
+            if name == b"content-length":
+                self._announced = int(value)
+            elif name == b"transfer-encoding":
+                self._announced = math.inf
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                self._encoding = value
+        self._held = 0
+        self.whole = False
+        """Whether nothing of the request is left in the connection."""
+
+    async def read(self) -> bytes:
+        """All of it: refused with 413 as soon as it is known to be too long."""
+        if self._app.max_body < self._announced < math.inf:
+            self._too_long()
+        if self._encoding:
+            raise RequestError(415, f"a body in {self._encoding.decode('latin-1')!r} is not read here; send it plain")
+        message = await self._receive()
+        parts: list[bytes] = []
         while message["type"] == "http.request":
-            body += message.get("body", b"")
-            if len(body) > self.max_body:
+            part = message.get("body", b"")
+            self._app.hold(len(part))
+            self._held += len(part)
+            if self._held > self._app.max_body:
                 self._too_long()
+            parts.append(part)
             if not message.get("more_body"):
-                return body
-            message = await receive()
+                self.whole = True
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            message = await self._receive()
         raise ClientGone
 
-    def _too_long(self) -> Any:
-        raise RequestError(413, f"the body is longer than the {self.max_body} bytes that WORKBENCH_MAX_BODY allows")
+    async def discard(self) -> None:
+        """Reads what is left where that is little, so that the connection can be used again."""
+        if not self.whole and self._announced <= _LITTLE:
+            with contextlib.suppress(RequestError):
+                await self.read()
+
+    def release(self) -> None:
+        """Lets go of it."""
+        self._app.let_go(self._held)
+
+    def _too_long(self) -> None:
+        raise RequestError(
+            413, f"the body is longer than the {self._app.max_body} bytes that WORKBENCH_MAX_BODY allows"
+        )
+
+
+class IndexRequest(msgspec.Struct):
+    """The body of a request for the repository's index."""
+
+    ready: bool = False
+
+
+class LoadParameters(msgspec.Struct):
+    """``config``: how the model is to be loaded, JSON of :class:`Traffic`."""
+
+    config: str = "{}"
+
+
+class LoadRequest(msgspec.Struct):
+    """The body of a request to load a model."""
+
+    parameters: LoadParameters = msgspec.field(default_factory=LoadParameters)
+
+
+def refusal(error: RequestError) -> Response:
+    """The protocol's error object, with when to try again."""
+    headers = () if error.retry_after is None else ((b"retry-after", b"%d" % error.retry_after),)
+    return Response(encode({"error": error.message}), error.status, headers=headers)
+
+
+async def _shadow(batcher: Batcher, asked: Asked) -> None:
+    """Computes what nobody sees but the numbers; what goes wrong is among them."""
+    model = batcher.model
+    try:
+        outputs = [name for name in asked.outputs if name in model.outputs]
+        await batcher.infer(asked.feed, outputs, asked.timeout)
+    except RequestError:
+        pass
+
+
+def _header_length(scope: Mapping[str, Any]) -> int | None:
+    """How long the JSON of a request is where binary sections follow it."""
+    for name, value in scope["headers"]:
+        if name == HEADER_LENGTH:
+            if not value.isdigit() or len(value) > 15:
+                raise RequestError(400, f"Inference-Header-Content-Length is {value.decode('latin-1')!r}, no length")
+            return int(value)
+    return None
+
+
+def _decoded(body: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f"the body cannot be read: {error}") from None
 
 
 def _allow(scope: Scope, method: str) -> None:

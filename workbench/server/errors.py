@@ -22,9 +22,13 @@ class ServerError(Exception):
 
 
 class RequestError(Exception):
-    """A request that is answered with ``status`` and the protocol's error object holding ``message``."""
+    """A request that is answered with ``status`` and the protocol's error object holding ``message``.
 
-    def __init__(self, status: int, message: str) -> None:
+    ``retry_after``: seconds after which the client may try again, where that is of use.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""One loaded model: its session, its signature in protocol terms, and whether it is quick enough for the event loop."""
+"""One loaded model: its session, its signature in protocol terms, how quick it is and whether requests may join."""
 
 from __future__ import annotations
 
@@ -10,32 +10,43 @@ from typing import Any
 import numpy as np
 
 from workbench.server.datatypes import BY_ONNX_TYPE
+from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
-from workbench.server.protocol import Array, TensorSpec
 from workbench.server.session import open_session
+from workbench.server.tensors import Array, TensorSpec
 
 SLOW_NS = 2_000_000
 """A run longer than this leaves the event loop. The hop to a thread and back costs about 60 µs: under 3% of it."""
 
 PLATFORM = "onnxruntime_onnx"
 
+_PROBE_SECONDS = 0.1
+_PROBE_BYTES = 64 << 20
+
 
 class Model:
     """A model file, loaded. ``inputs`` and ``outputs`` are its signature by name, in the model's order."""
 
-    def __init__(self, name: str, version: str, path: Path, threads: int) -> None:
-        """Load ``path`` with ``threads`` intra-op threads; ServerError where onnxruntime refuses it."""
+    def __init__(self, name: str, version: str, path: Path, threads: int, device: Device = Device()) -> None:  # noqa: B008
+        """Load ``path`` with ``threads`` intra-op threads on ``device``; ServerError where onnxruntime refuses it."""
         self.name = name
         self.version = version
         try:
-            self._session = open_session(path, threads)
+            self._session = open_session(path, threads, device.providers)
         except Exception as error:  # onnxruntime's errors have no common base below Exception
             raise ServerError(
                 f"The model {path} cannot be loaded: {error}", "Check it with `workbench inspect`."
             ) from None
+        self.runs_on = device.check(self._session.get_providers())
+        """Which execution provider it runs on, and why."""
         self.inputs = _specs(self._session.get_inputs(), path)
         self.outputs = _specs(self._session.get_outputs(), path)
         self.slow = False
+        """Whether the last run took longer than :data:`SLOW_NS`."""
+        self.joins = 1
+        """Rows of a joined run; 1 where requests cannot join, or gain nothing by it."""
+        self.row_seconds = 0.0
+        """What a row of such a run costs."""
 
     def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
         """The protocol's model metadata."""
@@ -47,20 +58,79 @@ class Model:
             "outputs": [spec.metadata() for spec in self.outputs.values()],
         }
 
-    def warm_up(self, runs: int = 3) -> str:
-        """Run on zeros (dynamic axes 1) so that the first request finds everything allocated.
+    def warm_up(self, rows: int = 1, runs: int = 3) -> str:
+        """Run on zeros (dynamic axes 1) so that the first request finds everything allocated, and find out how many
+        rows, of at most ``rows``, one run should join.
 
         Returns what went wrong, or an empty string. A model that refuses zeros is no error: it is held for slow until
         a real request has been timed.
         """
         feed = {spec.name: _zeros(spec) for spec in self.inputs.values()}
         try:
-            for _ in range(runs):
-                self.run(feed, list(self.outputs))
+            alone = min(self._seconds(feed) for _ in range(runs))
         except RequestError as error:
             self.slow = True
             return error.message
+        self.row_seconds = alone
+        self.slow = alone * 1e9 > SLOW_NS
+        if rows > 1 and self._has_rows():
+            self.joins, self.row_seconds = self._best_rows(rows, alone)
         return ""
+
+    def rows_and_key(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[int, tuple[object, ...]]:
+        """How many rows a request has, and what it has in common with those that it may join."""
+        if self.joins == 1:
+            return 1, ()
+        arrays = [feed[name] for name in self.inputs]
+        rows = len(arrays[0])
+        if len(arrays) == 1 and self._fixed:
+            return rows, tuple(outputs)
+        if any(len(array) != rows for array in arrays):
+            return rows, (object(),)  # the model will say what it thinks of that; nobody joins
+        return rows, (*outputs, *[array.shape[1:] for array in arrays])
+
+    @property
+    def _fixed(self) -> bool:
+        return all(-1 not in spec.shape[1:] for spec in self.inputs.values())
+
+    def _has_rows(self) -> bool:
+        """Whether the first axis of everything counts rows that do not touch each other.
+
+        That an axis is dynamic does not say it: it may be a sequence. So two rows are computed alone and together.
+        """
+        if not all(spec.shape[:1] == (-1,) for spec in (*self.inputs.values(), *self.outputs.values())):
+            return False
+        one, other = ({spec.name: _example(spec, seed) for spec in self.inputs.values()} for seed in (1, 2))
+        both = {name: np.concatenate([one[name], other[name]]) for name in one}
+        names = list(self.outputs)
+        try:
+            alone = zip(self.run(one, names), self.run(other, names), strict=True)
+            together = self.run(both, names)
+        except RequestError:
+            return False
+        return all(
+            len(first) == len(second) == 1 and _alike(np.concatenate([first, second]), joined)
+            for (first, second), joined in zip(alone, together, strict=True)
+        )
+
+    def _best_rows(self, most: int, alone: float) -> tuple[int, float]:
+        """The fewest rows that come within a tenth of the best throughput, and the seconds of a row then.
+
+        Fewest, for everyone in a run waits for all of it: where rows cost the same alone, nobody should.
+        """
+        costs, rows = {1: alone}, 2
+        weight = sum(_zeros(spec).nbytes for spec in self.inputs.values())
+        while rows <= most and costs[rows // 2] * rows < _PROBE_SECONDS and weight * rows < _PROBE_BYTES:
+            feed = {spec.name: np.repeat(_zeros(spec), rows, axis=0) for spec in self.inputs.values()}
+            costs[rows] = min(self._seconds(feed) for _ in range(3)) / rows
+            rows *= 2
+        best = min(costs.values())
+        return next((rows, cost) for rows, cost in costs.items() if cost <= best / 0.9)
+
+    def _seconds(self, feed: Mapping[str, Array]) -> float:
+        start = time.perf_counter()
+        self.run(feed, list(self.outputs))
+        return time.perf_counter() - start
 
     def run(self, feed: Mapping[str, Array], outputs: list[str]) -> list[Array]:
         """The arrays of ``outputs`` for ``feed``. RequestError 400 where the model refuses these values.
@@ -96,3 +166,21 @@ def _zeros(spec: TensorSpec) -> Array:
     if spec.datatype.element is str:
         return np.full(shape, "", dtype=object)
     return np.zeros(shape, spec.datatype.dtype)
+
+
+def _example(spec: TensorSpec, seed: int) -> Array:
+    """One row of what a model may be asked: numbers about zero, 0 and 1 where only whole ones go."""
+    source = np.random.default_rng(seed)
+    zeros = _zeros(spec)
+    if zeros.dtype.kind == "f":
+        return source.standard_normal(zeros.shape).astype(zeros.dtype)
+    ones = source.integers(0, 2, zeros.shape)
+    return ones.astype(str).astype(object) if spec.datatype.element is str else ones.astype(zeros.dtype)
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two arrays differ by rounding at most: kernels sum in another order for other numbers of rows."""
+    if one.shape != other.shape or one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
+    return bool(np.allclose(one, other, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))

@@ -1,8 +1,12 @@
-"""Open Inference Protocol V2, JSON form: request bytes to arrays, arrays to response bytes.
+"""Open Inference Protocol V2 over HTTP: request bytes to arrays, arrays to response bytes.
+
+Tensors are JSON, or binary sections after the JSON as the binary tensor extension has them
+(https://github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md): ``binary_data_size`` says
+how long an input's section is, ``binary_data`` and ``binary_data_output`` how outputs are wanted.
 
 Floats are written with the shortest text that reads back as the same float64, so a float32 survives the way through
 JSON bit for bit. JSON has no word for NaN and the infinities: in a response they are ``null``, in a request they are
-refused.
+refused. Binary sections carry them.
 """
 
 from __future__ import annotations
@@ -15,26 +19,29 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from workbench.server.datatypes import BY_NAME, Datatype
 from workbench.server.errors import RequestError
+from workbench.server.tensors import (
+    Array,
+    TensorSpec,
+    add,
+    check_complete,
+    chosen_outputs,
+    from_bytes,
+    spec_of,
+    to_bytes,
+)
 
-Array = np.ndarray[Any, np.dtype[Any]]
+JSON = b"application/json"
+BINARY = b"application/octet-stream"
+HEADER_LENGTH = b"inference-header-content-length"
+MAX_TIMEOUT_US = 2**53
 
-MAX_EXTENT = 2**24
-"""Most elements that the non-zero axes of a shape may span: a shape like [0, 2**40] costs the client nothing."""
 
+class InputParameters(msgspec.Struct):
+    """What a client adds to an input. ``binary_data_size``: bytes of its section after the JSON."""
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a model. A dynamic axis is -1 in ``shape``."""
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-
-    def metadata(self) -> dict[str, Any]:
-        """The protocol's tensor metadata."""
-        return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
+    binary_data_size: int | None = None
+    shared_memory_region: str | None = None
 
 
 class RequestInput(msgspec.Struct):
@@ -44,33 +51,52 @@ class RequestInput(msgspec.Struct):
     shape: list[int]
     datatype: str
     data: msgspec.Raw = msgspec.Raw(b"")
+    parameters: InputParameters | None = None
+
+
+class OutputParameters(msgspec.Struct):
+    """What a client adds to an output that it asks for."""
+
+    binary_data: bool | None = None
+    classification: int = 0
+    shared_memory_region: str | None = None
 
 
 class RequestOutput(msgspec.Struct):
     """An output that the client asks for."""
 
     name: str
+    parameters: OutputParameters | None = None
+
+
+class RequestParameters(msgspec.Struct):
+    """What a client adds to its request. ``timeout``: microseconds that it waits for the answer."""
+
+    binary_data_output: bool = False
+    timeout: int = 0
 
 
 class InferRequest(msgspec.Struct):
-    """The body of an inference request. ``parameters``, here and in the tensors, are accepted and not used."""
+    """The JSON of an inference request. Other parameters are accepted and not used."""
 
     inputs: list[RequestInput]
     id: str | None = None
     outputs: list[RequestOutput] | None = None
+    parameters: RequestParameters | None = None
 
 
-class ResponseOutput(msgspec.Struct):
-    """An output as it is sent: elements flat, in row-major order."""
+class ResponseOutput(msgspec.Struct, omit_defaults=True):
+    """An output as it is sent: elements flat, in row-major order, or ``parameters`` that say how long its section is."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: list[Any]
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, int] | None = None
 
 
 class InferResponse(msgspec.Struct, omit_defaults=True):
-    """The body of an inference response."""
+    """The JSON of an inference response."""
 
     model_name: str
     model_version: str
@@ -78,8 +104,21 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, understood: arrays by input name, the outputs to compute, which of them go as binary sections."""
+
+    feed: dict[str, Array]
+    outputs: list[str]
+    binary: frozenset[str] = frozenset()
+    id: str | None = None
+    timeout: float | None = None
+    """Seconds that the client waits; None where it did not say."""
+
+
 _decoder = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
+_NONE: frozenset[str] = frozenset()
 
 
 def encode(value: Any) -> bytes:
@@ -87,84 +126,115 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def decode_request(body: bytes | bytearray) -> InferRequest:
-    """The request in ``body``; RequestError 400 where it is not one."""
+def decode(
+    body: bytes, header: int | None, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+) -> Asked:
+    """The request in ``body`` to a model with these ``inputs`` and ``outputs``; RequestError 400 where it is not one.
+
+    ``header`` is the length of its JSON in bytes where binary sections follow, None where all of it is JSON.
+    """
+    sections = memoryview(b"")
+    if header is not None:
+        if header > len(body):
+            raise RequestError(400, f"the JSON is said to have {header} bytes, the body has {len(body)}")
+        sections = memoryview(body)[header:]
+        body = body[:header]
     try:
-        return _decoder.decode(body)
+        request = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(400, f"the body is not an inference request: {error}") from None
+    feed = _feed(request.inputs, sections, inputs)
+    names = chosen_outputs([output.name for output in request.outputs or ()], outputs)
+    if request.outputs is None and request.parameters is None:
+        return Asked(feed, names, id=request.id)
+    more = request.parameters or RequestParameters()
+    if not 0 <= more.timeout <= MAX_TIMEOUT_US:
+        raise RequestError(400, f"timeout is {more.timeout}; it takes microseconds from 1 to {MAX_TIMEOUT_US}")
+    binary = frozenset(_wanted_binary(request.outputs or (), names, default=more.binary_data_output))
+    return Asked(feed, names, binary, request.id, more.timeout / 1e6 if more.timeout else None)
 
 
-def decode_inputs(request: InferRequest, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    """The arrays of ``request`` by input name, checked against ``specs``: each input once, datatype, shape, count."""
+def answer(
+    model: str, version: str, asked: Asked, results: Sequence[Array], specs: Mapping[str, TensorSpec]
+) -> tuple[bytes, int | None]:
+    """The body that answers ``asked``; with the length of its JSON where binary sections follow."""
+    outputs, sections = [], []
+    for name, array in zip(asked.outputs, results, strict=True):
+        datatype = specs[name].datatype
+        output = ResponseOutput(name, datatype.name, array.shape)
+        if name in asked.binary:
+            section = to_bytes(array, datatype)
+            sections.append(section)
+            output.parameters = {"binary_data_size": len(section)}
+        else:
+            output.data = array.ravel().tolist()
+        outputs.append(output)
+    head = _encoder.encode(InferResponse(model, version, outputs, asked.id))
+    if not asked.binary:
+        return head, None
+    return b"".join([head, *sections]), len(head)
+
+
+def _feed(tensors: Sequence[RequestInput], sections: memoryview, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
-    for tensor in request.inputs:
-        spec = specs.get(tensor.name)
-        if spec is None:
-            raise RequestError(400, f"the model has no input {tensor.name!r}; its inputs are {_names(specs)}")
-        if tensor.name in arrays:
-            raise RequestError(400, f"input {tensor.name!r} is given twice")
-        arrays[tensor.name] = _array(tensor, spec)
-    if len(arrays) != len(specs):
-        missing = [name for name in specs if name not in arrays]
-        raise RequestError(400, f"inputs are missing: {_names(missing)}")
+    at = 0
+    for tensor in tensors:
+        spec = spec_of(tensor.name, tensor.datatype, tensor.shape, specs)
+        size = tensor.parameters and tensor.parameters.binary_data_size
+        if size is None:
+            array = _from_json(tensor, spec)
+        else:
+            array, at = _from_section(tensor, spec, sections, at, size)
+        add(arrays, tensor.name, array)
+    if at != len(sections):
+        raise RequestError(400, f"{len(sections) - at} bytes follow the JSON that no input's binary_data_size covers")
+    check_complete(arrays, specs)
     return arrays
 
 
-def requested_outputs(request: InferRequest, specs: Mapping[str, TensorSpec]) -> list[str]:
-    """The names of the outputs to compute: those asked for, in that order, or all."""
-    if not request.outputs:
-        return list(specs)
-    names = [output.name for output in request.outputs]
-    for name in names:
-        if name not in specs:
-            raise RequestError(400, f"the model has no output {name!r}; its outputs are {_names(specs)}")
-    if len(set(names)) != len(names):
-        raise RequestError(400, f"an output is asked for twice: {_names(names)}")
-    return names
-
-
-def encode_outputs(names: Sequence[str], arrays: Sequence[Array], specs: Mapping[str, TensorSpec]) -> list[Any]:
-    """The protocol's output tensors."""
-    return [
-        ResponseOutput(name, specs[name].datatype.name, array.shape, array.ravel().tolist())
-        for name, array in zip(names, arrays, strict=True)
-    ]
-
-
-def _array(tensor: RequestInput, spec: TensorSpec) -> Array:
-    if tensor.datatype != spec.datatype.name:
-        known = "" if tensor.datatype in BY_NAME else ", which the protocol does not know"
+def _from_section(
+    tensor: RequestInput, spec: TensorSpec, sections: memoryview, at: int, size: int
+) -> tuple[Array, int]:
+    if tensor.data:
+        raise RequestError(400, f"input {spec.name!r} has both data and binary_data_size")
+    if size < 0 or at + size > len(sections):
         raise RequestError(
-            400, f"input {spec.name!r}: datatype is {tensor.datatype!r}{known}; the model takes {spec.datatype.name}"
+            400, f"input {spec.name!r}: binary_data_size is {size}, {len(sections) - at} bytes are left of the body"
         )
-    shape = tuple(tensor.shape)
-    _check_shape(shape, spec)
+    return from_bytes(sections[at : at + size], spec, tensor.shape), at + size
+
+
+def _wanted_binary(wanted: Sequence[RequestOutput], names: Sequence[str], *, default: bool) -> set[str]:
+    binary = set(names) if default else set()
+    for output in wanted:
+        if output.parameters is None:
+            continue
+        if output.parameters.classification or output.parameters.shared_memory_region is not None:
+            raise RequestError(
+                400, f"output {output.name!r}: the classification and shared memory extensions are not spoken here"
+            )
+        if output.parameters.binary_data is not None:
+            (binary.add if output.parameters.binary_data else binary.discard)(output.name)
+    return binary
+
+
+def _from_json(tensor: RequestInput, spec: TensorSpec) -> Array:
     elements = _elements(tensor, spec)
-    if len(elements) != prod(shape):
-        raise RequestError(
-            400, f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} elements, the data has {len(elements)}"
-        )
-    return _converted(elements, spec).reshape(shape)
-
-
-def _check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:
-    fits = len(shape) == len(spec.shape) and all(
-        have >= 0 and want in (-1, have) for have, want in zip(shape, spec.shape, strict=True)
-    )
-    if not fits:
+    if len(elements) != prod(tensor.shape):
         raise RequestError(
             400,
-            f"input {spec.name!r}: shape {list(shape)} does not fit the model's {list(spec.shape)} (-1: any extent)",
+            f"input {spec.name!r}: shape {tensor.shape} holds {prod(tensor.shape)} elements, "
+            f"the data has {len(elements)}",
         )
-    if prod(extent for extent in shape if extent) > MAX_EXTENT and 0 in shape:
-        raise RequestError(400, f"input {spec.name!r}: shape {list(shape)} is absurd")
+    return converted(elements, spec).reshape(tensor.shape)
 
 
 def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:
     raw = tensor.data
     if not raw:
-        raise RequestError(400, f"input {spec.name!r} has no data; this server reads tensors as JSON")
+        if tensor.parameters and tensor.parameters.shared_memory_region is not None:
+            raise RequestError(400, f"input {spec.name!r}: the shared memory extension is not spoken here")
+        raise RequestError(400, f"input {spec.name!r} has no data")
     try:
         return spec.datatype.decode(raw)
     except msgspec.ValidationError as flat:
@@ -180,21 +250,25 @@ def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: 
     for _ in shape:
         nested = list[nested]
     try:
-        values: list[Any] = msgspec.json.decode(raw, type=nested)
+        values: Any = msgspec.json.decode(raw, type=nested)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise RequestError(
             400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}"
         ) from None
+    if not shape:
+        return [values]
     extents_fit = len(values) == shape[0]
     for extent in shape[1:]:
         extents_fit = extents_fit and all(len(inner) == extent for inner in values)
         values = [element for inner in values for element in inner]
     if not extents_fit:
         raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
-    return values
+    found: list[Any] = values
+    return found
 
 
-def _converted(elements: list[Any], spec: TensorSpec) -> Array:
+def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:
+    """Numbers or strings of a request as an array; RequestError 400 where the datatype cannot hold one."""
     dtype = spec.datatype.dtype
     try:
         with np.errstate(over="ignore"):
@@ -204,7 +278,3 @@ def _converted(elements: list[Any], spec: TensorSpec) -> Array:
     if array is None or (dtype.kind == "f" and not np.isfinite(array).all()):
         raise RequestError(400, f"input {spec.name!r}: a value lies outside the range of {spec.datatype.name}")
     return array
-
-
-def _names(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)

@@ -15,9 +15,12 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from workbench.server.app import App
+from workbench.server.app import App, Response, Route, Scope
+from workbench.server.connection import Connection
+from workbench.server.devices import choose
 from workbench.server.errors import ServerError
-from workbench.server.repository import find_models, load_models
+from workbench.server.repository import Loader, Repository, find_models
+from workbench.server.session import available_providers
 from workbench.server.settings import Settings
 
 KEEP_ALIVE_S = 75
@@ -67,18 +70,26 @@ def serve(models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8000,
 
 def serve_folder(settings: Settings) -> None:
     """Serve every model below ``settings.models``; as :func:`serve` else."""
-    serve_files(find_models(settings.models), settings)
+    serve_files(find_models(settings.models), settings, settings.models)
 
 
-def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings) -> None:
-    """Serve model files by name and version. Returns after SIGTERM or SIGINT, when nothing is in flight any more."""
+def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, folder: Path | None = None) -> None:
+    """Serve model files by name and version, which lie in ``folder`` where clients may load others of it.
+
+    Returns after SIGTERM or SIGINT, when nothing is in flight any more.
+    """
+    device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
     # The port first: a taken one is known before a large model has been loaded.
     with _listen(settings.host, settings.port) as listener:
-        app = App(load_models(files, settings.threads, _log), settings.max_body)
+        loader = Loader(settings.threads, settings.limits, device, _log)
+        repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
+        app = App(repository, settings.max_body, change_repository=settings.repository)
+        app.routes["/metrics"] = metrics_route(repository)
+        connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=connection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -96,6 +107,20 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings) -> 
         uvloop.run(Server(config, app, listener, settings.ready_fd).serve([listener]))
 
 
+def metrics_route(repository: Repository) -> Route:
+    """``GET /metrics``. What it takes is loaded when it is first asked: most start-ups are waited for, no scrape is."""
+    registry = None
+
+    async def scrape(_scope: Scope, _body: bytes) -> Response:
+        nonlocal registry
+        from workbench.server import metrics
+
+        registry = registry or metrics.exposition(repository)
+        return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
+
+    return Route("GET", scrape)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -108,7 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
     host, port = listener.getsockname()[:2]
-    names = ", ".join(f"{model.name}/{model.version}" for model in app.repository)
+    names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
     _log(f"serving {names} at http://{host}:{port}")
     if ready_fd < 0:
         return

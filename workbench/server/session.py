@@ -15,6 +15,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
 
+CPU = ("CPUExecutionProvider",)
+
 
 def session_options(threads: int) -> Any:
     """The options of every session: ``threads`` intra-op threads, one inter-op thread, no spinning, no log chatter."""
@@ -27,6 +29,11 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def open_session(model: str | Path, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> Any:
+def open_session(model: str | Path, threads: int = 1, providers: tuple[str, ...] = CPU) -> Any:
     """An ``onnxruntime.InferenceSession`` over the model file, with :func:`session_options`."""
     return ort.InferenceSession(str(model), session_options(threads), providers=list(providers))
+
+
+def available_providers() -> list[str]:
+    """The execution providers that this onnxruntime was built with."""
+    return list(ort.get_available_providers())

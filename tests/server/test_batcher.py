@@ -1,0 +1,265 @@
+"""Concurrent requests join into one run; what one of them does wrong is its own affair."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from server_models import affine, write_model
+
+from workbench.server import model as model_module
+from workbench.server.batcher import Batcher, Limits
+from workbench.server.errors import RequestError
+from workbench.server.meter import Meter
+from workbench.server.model import Model
+from workbench.server.tensors import Array
+
+Feed = dict[str, Array]
+
+
+class Watched(Model):
+    """A model that notes the rows of each run. Where ``hold`` is set, its runs wait for it in their thread."""
+
+    def __init__(self, path: Path, joins: int) -> None:
+        super().__init__("m", "1", path, 1)
+        self.joins = joins
+        self.rows: list[int] = []
+        self.hold: threading.Event | None = None
+        self.started = threading.Event()
+
+    def run(self, feed: Any, outputs: list[str]) -> list[Array]:
+        self.rows.append(len(next(iter(feed.values()))))
+        self.started.set()
+        if self.hold is not None:
+            assert self.hold.wait(30)
+        found = super().run(feed, outputs)
+        self.slow = self.hold is not None
+        return found
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as one:
+        yield one
+
+
+@pytest.fixture
+def make(tmp_path: Path, pool: ThreadPoolExecutor) -> Callable[..., tuple[Watched, Batcher]]:
+    """Makes a model and what joins its requests."""
+
+    def made(path: Path | None = None, joins: int = 64, slow: bool = False, **limits: Any) -> tuple[Watched, Batcher]:
+        model = Watched(path or affine(tmp_path / "m.onnx"), joins)
+        if slow:
+            model.slow, model.hold = True, threading.Event()
+        return model, Batcher(model, Limits(**limits), pool, Meter())
+
+    return made
+
+
+def row(value: float, rows: int = 1) -> Feed:
+    return {"x": np.full((rows, 3), value, np.float32)}
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+def test_what_arrives_together_is_one_run_and_each_gets_its_own(make: Any) -> None:
+    model, batcher = make()
+
+    async def work() -> Any:
+        return await asyncio.gather(*[batcher.infer(row(each, each), ["double"]) for each in (1, 2, 3)])
+
+    for value, (found,) in zip((1, 2, 3), run(work()), strict=True):
+        assert np.array_equal(found, np.full((value, 3), 2 * value))
+    assert model.rows == [6]
+    meter = batcher.meter
+    assert (meter.answered, meter.rows, meter.joined.total, meter.waiting) == (3, 6, 6, 0)
+    assert (meter.queue.count, meter.compute.count) == (3, 1)
+
+
+def test_a_run_has_no_more_rows_than_it_may(make: Any) -> None:
+    model, batcher = make(rows=4)
+
+    async def work() -> None:
+        await asyncio.gather(*[batcher.infer(row(1, each), ["double"]) for each in (1, 2, 3, 9)])
+
+    run(work())
+    assert model.rows == [3, 3, 9]  # one that is too large by itself runs by itself
+
+
+def test_where_joining_gains_nothing_nobody_waits_for_others(make: Any) -> None:
+    model, batcher = make(joins=1)
+
+    async def work() -> None:
+        await asyncio.gather(*[batcher.infer(row(1), ["double"]) for _ in range(3)])
+
+    run(work())
+    assert model.rows == [1, 1, 1]
+
+
+def test_other_outputs_and_other_shapes_do_not_mix(make: Any, tmp_path: Path) -> None:
+    wide = write_model(
+        tmp_path / "wide.onnx",
+        [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "m"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "m"]) for name in "yz"],
+    )
+    model, batcher = make(wide)
+    feeds = [({"x": np.ones((1, width), np.float32)}, out) for width, out in ((2, "y"), (3, "y"), (2, "z"), (2, "y"))]
+
+    async def work() -> Any:
+        return await asyncio.gather(*[batcher.infer(feed, [out]) for feed, out in feeds])
+
+    found = run(work())
+    assert sorted(model.rows) == [1, 1, 2]
+    for (feed, out), (result,) in zip(feeds, found, strict=True):
+        assert np.array_equal(result, feed["x"] * (-1 if out == "y" else 1))
+
+
+def test_one_that_the_model_refuses_does_not_fail_its_neighbours(make: Any, tmp_path: Path) -> None:
+    lookup = write_model(
+        tmp_path / "lookup.onnx",
+        [helper.make_node("Gather", ["table", "index"], ["row"])],
+        [helper.make_tensor_value_info("index", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("row", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table")],
+    )
+    model, batcher = make(lookup)
+
+    async def work() -> Any:
+        asked = [batcher.infer({"index": np.array([index])}, ["row"]) for index in (1, 99, 3)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, refused, third = run(work())
+    assert first[0].tolist() == [[2, 3]]
+    assert third[0].tolist() == [[6, 7]]
+    assert isinstance(refused, RequestError)
+    assert refused.status == 400
+    assert model.rows == [3, 1, 1, 1]
+    assert (batcher.meter.answered, batcher.meter.failed) == (2, {"model": 1})
+
+
+def test_what_arrives_while_a_slow_model_runs_joins_the_next_run(make: Any) -> None:
+    model, batcher = make(slow=True)
+
+    async def work() -> None:
+        first = asyncio.create_task(batcher.infer(row(1), ["double"]))
+        await asyncio.to_thread(model.started.wait)
+        rest = [asyncio.create_task(batcher.infer(row(2), ["double"])) for _ in range(3)]
+        await asyncio.sleep(0)  # they are in the queue: the event loop is free while the model runs
+        assert batcher.meter.waiting == 4
+        model.hold.set()
+        await asyncio.gather(first, *rest)
+        await batcher.drained()
+
+    run(work())
+    assert model.rows == [1, 3]
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(make: Any) -> None:
+    model, batcher = make(slow=True, queue=2)
+
+    async def work() -> RequestError:
+        taken = [asyncio.create_task(batcher.infer(row(1), ["double"])) for _ in range(2)]
+        await asyncio.to_thread(model.started.wait)
+        with pytest.raises(RequestError) as refused:
+            await batcher.infer(row(1), ["double"])
+        model.hold.set()
+        await asyncio.gather(*taken)
+        return refused.value
+
+    refused = run(work())
+    assert refused.status == 429
+    assert refused.retry_after is not None
+    assert refused.retry_after >= 1
+    assert batcher.meter.failed == {"full": 1}
+
+
+def test_who_would_wait_too_long_is_refused_though_the_queue_has_room(make: Any) -> None:
+    model, batcher = make(joins=1, slow=True, wait=1.5)
+    batcher._row_seconds = 1.0
+
+    async def work() -> int | None:
+        taken = [asyncio.create_task(batcher.infer(row(1), ["double"]))]
+        await asyncio.to_thread(model.started.wait)
+        taken += [asyncio.create_task(batcher.infer(row(1), ["double"])) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as refused:
+            await batcher.infer(row(1), ["double"])
+        model.hold.set()
+        await asyncio.gather(*taken)
+        return refused.value.retry_after
+
+    assert run(work()) == 2  # one runs, two rows of a second each wait
+
+
+def test_a_deadline_ends_the_wait_and_what_is_late_is_not_computed(make: Any) -> None:
+    model, batcher = make(slow=True)
+
+    async def work() -> None:
+        first = asyncio.create_task(batcher.infer(row(1), ["double"]))
+        await asyncio.to_thread(model.started.wait)
+        with pytest.raises(RequestError) as late:
+            await batcher.infer(row(2), ["double"], timeout=0.01)
+        assert late.value.status == 504
+        model.hold.set()
+        await first
+        await batcher.drained()
+
+    run(work())
+    assert model.rows == [1]
+    assert batcher.meter.failed == {"deadline": 1}
+
+
+def test_a_client_that_gives_up_leaves_no_trace(make: Any) -> None:
+    model, batcher = make(slow=True)
+
+    async def work() -> None:
+        first = asyncio.create_task(batcher.infer(row(1), ["double"]))
+        await asyncio.to_thread(model.started.wait)
+        gone = asyncio.create_task(batcher.infer(row(2), ["double"]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        model.hold.set()
+        await first
+        await batcher.drained()
+
+    run(work())
+    assert model.rows == [1]
+    assert batcher.meter.waiting == 0
+
+
+def test_rows_that_touch_each_other_are_never_joined(tmp_path: Path) -> None:
+    """That an axis is dynamic does not say that it counts rows: a softmax over it mixes them."""
+    softmax = write_model(
+        tmp_path / "softmax.onnx",
+        [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    model = Model("m", "1", softmax, 1)
+    model.warm_up(64)
+    assert model.joins == 1
+
+
+def test_how_many_rows_join_is_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model("m", "1", affine(tmp_path / "m.onnx"), 1)
+    for cost, joins in (
+        (lambda rows: 0.02 * rows, 1),  # a row costs the same in any company
+        (lambda rows: 0.001, 64),  # a run costs the same with any number of rows
+        (lambda rows: max(0.001, 0.0005 * rows), 2),  # two rows are free, no more
+    ):
+        monkeypatch.setattr(
+            model_module.Model, "_seconds", lambda self, feed, cost=cost: cost(len(next(iter(feed.values()))))
+        )
+        model.joins = 1
+        model.warm_up(64)
+        assert model.joins == joins

@@ -1,0 +1,239 @@
+"""Dynamic batching: concurrent requests to a model join into one run.
+
+Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins.
+A slow one runs in a thread: what arrives while it runs joins the next run, so the wait grows with the load by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.server.errors import RequestError
+from workbench.server.meter import Meter
+from workbench.server.tensors import Array
+
+if TYPE_CHECKING:
+    from workbench.server.model import Model
+
+Key = tuple[object, ...]
+Outcome = list[Array] | RequestError
+
+_WEIGHT = 0.1
+"""Of the newest run in the running mean of what a row costs."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model takes at most. ``rows`` of a joined run, ``queue``: requests that wait, ``wait``: seconds that a
+    request may have to wait before it is refused, ``gather``: seconds that a run of a slow model waits for others."""
+
+    rows: int = 64
+    queue: int = 1024
+    wait: float = 2.0
+    gather: float = 0.0
+
+
+class Request:
+    """A request that waits."""
+
+    __slots__ = ("arrived", "deadline", "feed", "future", "key", "outputs", "rows")
+
+    def __init__(self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key) -> None:
+        self.feed = feed
+        self.outputs = outputs
+        self.rows = rows
+        self.key = key
+        self.arrived = time.perf_counter()
+        self.deadline = math.inf
+        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+
+
+class Batcher:
+    """The queue in front of ``model``. Slow runs go to ``pool``; what happens is counted by ``meter``."""
+
+    def __init__(self, model: Model, limits: Limits, pool: Executor, meter: Meter) -> None:
+        self.model = model
+        self.meter = meter
+        self._limits = limits
+        self._pool = pool
+        self._waiting: dict[Key, deque[Request]] = {}
+        self._waiting_rows = 0
+        self._planned: asyncio.Handle | None = None
+        self._running = False
+        self._last = 1
+        self._row_seconds = model.row_seconds
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def infer(self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None) -> list[Array]:
+        """The arrays of ``outputs`` for ``feed``, which has been checked against the model's inputs.
+
+        Raises RequestError: 429 where the queue is full, 504 where ``timeout`` (seconds) passed, 400 where the model
+        does not take the values.
+        """
+        self.check_room()
+        request = Request(feed, outputs, *self.model.rows_and_key(feed, outputs))
+        late = None
+        if timeout is not None:
+            request.deadline = request.arrived + timeout
+            late = asyncio.get_running_loop().call_later(timeout, self._expire, request)
+        self._add(request)
+        try:
+            return await request.future
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def check_room(self) -> None:
+        """RequestError 429 where the queue is full, or a request that came now would wait too long."""
+        ahead = self._waiting_rows * self._row_seconds  # a guess from what rows cost lately
+        if self.meter.waiting < self._limits.queue and ahead <= self._limits.wait:
+            return
+        self.meter.fail("full")
+        raise RequestError(
+            429,
+            f"model {self.model.name!r} has {self.meter.waiting} requests ahead of this one; try again later",
+            retry_after=max(1, math.ceil(ahead)),
+        )
+
+    async def drained(self) -> None:
+        """Returns when nothing waits and nothing runs."""
+        await self._idle.wait()
+
+    def _expire(self, request: Request) -> None:
+        if not request.future.done():
+            self.meter.fail("deadline")
+            seconds = request.deadline - request.arrived
+            request.future.set_exception(RequestError(504, f"the answer was not there after {seconds:g} s"))
+
+    def _add(self, request: Request) -> None:
+        self.meter.waiting += 1
+        self._idle.clear()
+        self._waiting_rows += request.rows
+        group = self._waiting.get(request.key)
+        if group is None:
+            group = self._waiting[request.key] = deque()
+        group.append(request)
+        if not self._running and self._planned is None:
+            self._plan()
+
+    def _plan(self) -> None:
+        """Has the next run begin in the next turn of the loop; of a slow model that was joined lately, a little later
+        where fewer wait than the last run had."""
+        loop = asyncio.get_running_loop()
+        if self.model.slow and self._limits.gather and self._waiting_rows < self._last:
+            self._planned = loop.call_later(self._limits.gather, self._begin)
+        else:
+            self._planned = loop.call_soon(self._begin)
+
+    def _take(self) -> list[Request]:
+        """Those that join into the next run: of the oldest's kind, as many rows as fit; those given up are dropped."""
+        while self._waiting:
+            key = min(self._waiting, key=lambda each: self._waiting[each][0].arrived)
+            group, taken, rows = self._waiting[key], [], 0
+            while group and (not taken or rows + group[0].rows <= self._rows_limit):
+                request = group.popleft()
+                self._waiting_rows -= request.rows
+                if request.future.done():
+                    self._left(1)
+                    continue
+                taken.append(request)
+                rows += request.rows
+            if not group:
+                del self._waiting[key]
+            if taken:
+                self._last = rows
+                return taken
+        return []
+
+    @property
+    def _rows_limit(self) -> int:
+        return min(self._limits.rows, self.model.joins)
+
+    def _begin(self) -> None:
+        self._planned = None
+        batch = self._take()
+        if not batch:
+            return
+        if not self.model.slow:
+            self._end(batch, *_carry_out(self.model, batch))
+            return
+        self._running = True
+        run = asyncio.get_running_loop().run_in_executor(self._pool, _carry_out, self.model, batch)
+        run.add_done_callback(lambda done: self._returned(batch, done))
+
+    def _returned(self, batch: list[Request], done: asyncio.Future[tuple[list[Outcome], float, float]]) -> None:
+        self._running = False
+        if done.cancelled() or done.exception() is not None:  # the pool is shut down: the server ends
+            for request in batch:
+                request.future.cancel()
+            self._left(len(batch))
+            return
+        self._end(batch, *done.result())
+
+    def _end(self, batch: list[Request], outcomes: Sequence[Outcome], begun: float, seconds: float) -> None:
+        """Hands the outcomes to those who wait, and goes on."""
+        meter = self.meter
+        rows = sum([request.rows for request in batch])
+        self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
+        meter.compute.add(seconds)
+        meter.joined.add(rows)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            meter.queue.add(begun - request.arrived)
+            if request.future.done():
+                continue  # given up meanwhile
+            if isinstance(outcome, RequestError):
+                meter.fail("model")
+                request.future.set_exception(outcome)
+            else:
+                meter.answered += 1
+                meter.rows += request.rows
+                request.future.set_result(outcome)
+        meter.last_ns = time.time_ns()
+        self._left(len(batch))
+        if self._waiting:
+            self._plan()
+
+    def _left(self, count: int) -> None:
+        self.meter.waiting -= count
+        if not self.meter.waiting:
+            self._idle.set()
+
+
+def _carry_out(model: Model, batch: Sequence[Request]) -> tuple[list[Outcome], float, float]:
+    """The outcome of each request of a batch, when the run began (``time.perf_counter``) and how long it took."""
+    begun = time.perf_counter()
+    outcomes: list[Outcome] = []
+    if len(batch) > 1:
+        try:
+            outcomes += _joined(model, batch)
+        except RequestError:
+            outcomes.clear()  # one of them; each by itself finds out which
+    if not outcomes:
+        for request in batch:
+            try:
+                outcomes.append(model.run(request.feed, request.outputs))
+            except RequestError as error:
+                outcomes.append(error)
+    return outcomes, begun, time.perf_counter() - begun
+
+
+def _joined(model: Model, batch: Sequence[Request]) -> list[list[Array]]:
+    """The results of one run over the rows of all requests, for each its own."""
+    feed = {name: np.concatenate([request.feed[name] for request in batch]) for name in batch[0].feed}
+    results = model.run(feed, batch[0].outputs)
+    found, at = [], 0
+    for request in batch:
+        end = at + request.rows
+        found.append([result[at:end] for result in results])
+        at = end
+    return found
