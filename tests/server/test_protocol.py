@@ -28,11 +28,8 @@ def of_each_type(**changed: Any) -> dict[str, Any]:
 def test_server_metadata_names_the_server(ask: Ask) -> None:
     status, answer = ask("/v2")
     assert status == 200
-    assert answer == {
-        "name": "workbench",
-        "version": answer["version"],
-        "extensions": ["binary_tensor_data", "model_repository"],
-    }
+    assert answer["name"] == "workbench"
+    assert answer["extensions"] == ["binary_tensor_data", "model_repository"]
 
 
 def test_health(ask: Ask) -> None:

@@ -200,7 +200,7 @@ class App:
 class Body:
     """The body of a request; read once, bounded, counted while it is held."""
 
-    __slots__ = ("_announced", "_app", "_encoding", "_held", "_receive", "whole")
+    __slots__ = ("_announced", "_app", "_begun", "_encoding", "_held", "_receive", "whole")
 
     def __init__(self, app: App, scope: Scope, receive: Receive) -> None:
         self._app = app
@@ -215,6 +215,7 @@ class Body:
             elif name == b"content-encoding" and value.lower() != b"identity":
                 self._encoding = value
         self._held = 0
+        self._begun = False
         self.whole = False
         """Whether nothing of the request is left in the connection."""
 
@@ -224,6 +225,7 @@ class Body:
             self._too_long()
         if self._encoding:
             raise RequestError(415, f"a body in {self._encoding.decode('latin-1')!r} is not read here; send it plain")
+        self._begun = True
         message = await self._receive()
         parts: list[bytes] = []
         while message["type"] == "http.request":
@@ -241,7 +243,7 @@ class Body:
 
     async def discard(self) -> None:
         """Reads what is left where that is little, so that the connection can be used again."""
-        if not self.whole and self._announced <= _LITTLE:
+        if not self.whole and not self._begun and self._announced <= _LITTLE:
             with contextlib.suppress(RequestError):
                 await self.read()
 

@@ -139,7 +139,8 @@ class Batcher:
         """Those that join into the next run: of the oldest's kind, as many rows as fit; those given up are dropped."""
         while self._waiting:
             key = min(self._waiting, key=lambda each: self._waiting[each][0].arrived)
-            group, taken, rows = self._waiting[key], [], 0
+            group, rows = self._waiting[key], 0
+            taken: list[Request] = []
             while group and (not taken or rows + group[0].rows <= self._rows_limit):
                 request = group.popleft()
                 self._waiting_rows -= request.rows

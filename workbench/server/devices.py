@@ -1,4 +1,4 @@
-"""Which execution provider a session gets: from what onnxruntime has, what is asked for, and what the machine offers."""
+"""Which execution provider a session gets: by what is asked for, what onnxruntime has and what is there."""
 
 from __future__ import annotations
 

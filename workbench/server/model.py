@@ -173,9 +173,9 @@ def _example(spec: TensorSpec, seed: int) -> Array:
     source = np.random.default_rng(seed)
     zeros = _zeros(spec)
     if zeros.dtype.kind == "f":
-        return source.standard_normal(zeros.shape).astype(zeros.dtype)
+        return np.asarray(source.standard_normal(zeros.shape), zeros.dtype)
     ones = source.integers(0, 2, zeros.shape)
-    return ones.astype(str).astype(object) if spec.datatype.element is str else ones.astype(zeros.dtype)
+    return np.asarray(ones.astype(str) if spec.datatype.element is str else ones, zeros.dtype)
 
 
 def _alike(one: Array, other: Array) -> bool:

@@ -86,7 +86,7 @@ class InferRequest(msgspec.Struct):
 
 
 class ResponseOutput(msgspec.Struct, omit_defaults=True):
-    """An output as it is sent: elements flat, in row-major order, or ``parameters`` that say how long its section is."""
+    """An output as it is sent: elements flat, in row-major order, or ``parameters`` with its section's length."""
 
     name: str
     datatype: str
@@ -180,7 +180,7 @@ def _feed(tensors: Sequence[RequestInput], sections: memoryview, specs: Mapping[
     at = 0
     for tensor in tensors:
         spec = spec_of(tensor.name, tensor.datatype, tensor.shape, specs)
-        size = tensor.parameters and tensor.parameters.binary_data_size
+        size = None if tensor.parameters is None else tensor.parameters.binary_data_size
         if size is None:
             array = _from_json(tensor, spec)
         else:

@@ -47,7 +47,7 @@ class Settings:
     threads: int = 1
     device: str = "cpu"
     device_fallback: bool = False
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     repository: bool = False
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
     grace: int = 30
@@ -107,5 +107,5 @@ def _traffic(text: str) -> dict[str, Traffic]:
     except msgspec.MsgspecError as error:
         raise ServerError(
             f"WORKBENCH_TRAFFIC is not usable: {error}.",
-            'Give JSON such as {"digits": {"traffic": {"1": 90, "2": 10}}}.',
+            'Give JSON such as {"x": {"traffic": {"1": 90, "2": 10}}}.',
         ) from None

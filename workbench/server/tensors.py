@@ -78,7 +78,7 @@ def chosen_outputs(names: Sequence[str], specs: Mapping[str, TensorSpec]) -> lis
 
 
 def from_bytes(data: bytes | memoryview, spec: TensorSpec, shape: Sequence[int]) -> Array:
-    """The array of ``shape`` in ``data``, which it may share; RequestError 400 where the bytes are not such a tensor."""
+    """The array of ``shape`` in ``data``, which it may share; RequestError 400 where it is no such tensor."""
     if spec.datatype.element is str:
         return np.array(list(_strings(memoryview(data), spec, prod(shape))), object).reshape(shape)
     dtype = spec.datatype.dtype
