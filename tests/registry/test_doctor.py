@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from services import Service
 from support import RECIPE
 
-from services import Service
 from workbench import doctor
 
 
