@@ -16,7 +16,7 @@ TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-u
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium wrk=wrk
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay recording lint bench bench-app bench-serving soak screenshots \
+.PHONY: demo test replay recording lint fuzz bench bench-app bench-serving soak screenshots \
   system-demo system-test system-bench clean help
 
 help:
@@ -67,6 +67,9 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/test.done
+	PYTHONPATH=tests/server:tests FUZZ_MINUTES=$(or $(FUZZ_MINUTES),10) $(BIN)/python tests/server/fuzz.py
 
 bench: $(VENV)/test.done | system-bench
 	$(BIN)/python tests/speed/bench.py

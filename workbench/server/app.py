@@ -48,10 +48,17 @@ class Response:
 
 @dataclass(slots=True)
 class Route:
-    """An address of its own beside those of the protocol: ``answer`` gets the scope and the request's body."""
+    """An address of its own beside those of the protocol: ``answer`` gets the scope and the request's body.
+
+    ``method``: what it takes, several with spaces between. ``refusal``: how it says what went wrong, where not as the
+    protocol does. ``operations``: it in OpenAPI's words, by method, made with the module that has
+    them (workbench.server.openapi), which is loaded when somebody asks.
+    """
 
     method: str
     answer: Callable[[Scope, bytes], Awaitable[Response]]
+    refusal: Callable[[RequestError], Response] | None = None
+    operations: Callable[[Any], Mapping[str, Any]] | None = None
 
 
 class App:
@@ -72,7 +79,7 @@ class App:
         self.routes: dict[str, Route] = {}
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
-        self._change_repository = change_repository
+        self.change_repository = change_repository
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,6 +107,8 @@ class App:
 
     async def _answer(self, scope: Scope, body: Body) -> Response:
         path = scope["path"]
+        if route := self.routes.get(path):
+            return await _by_route(route, scope, body)
         match path.split("/"):
             case ["", "v2", "models", name, "infer"]:
                 return await self._infer(name, None, scope, body)
@@ -107,10 +116,11 @@ class App:
                 return await self._infer(name, version, scope, body)
             case ["", "v2", "repository", *words]:
                 return await self._repository(words, scope, body)
+            case ["", "v1", "models", *words]:
+                from workbench.server import v1
+
+                return await v1.answer(self, words, scope, body)
             case words:
-                if route := self.routes.get(path):
-                    _allow(scope, route.method)
-                    return await route.answer(scope, await body.read())
                 found = self._information(scope, words)
                 await body.read()
                 return found
@@ -119,31 +129,31 @@ class App:
         """Health and metadata."""
         match path:
             case ["", "v2"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 about = {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
                 return Response(encode(about))
             case ["", "v2", "health", "live"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return Response(encode({"live": True}))
             case ["", "v2", "health", "ready"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return Response(encode({"ready": self.ready}), 200 if self.ready else 503)
             case ["", "v2", "models", name] | ["", "v2", "models", name, "versions", _]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 model = self.repository.get(name, *path[5:]).model
                 return Response(encode(model.metadata(list(self.repository.served(name).versions))))
             case ["", "v2", "models", name, "ready"] | ["", "v2", "models", name, "versions", _, "ready"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 model = self.repository.get(name, *path[5:-1]).model
                 return Response(encode({"name": model.name, "ready": self.ready}), 200 if self.ready else 503)
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
     async def _infer(self, name: str, version: str | None, scope: Scope, body: Body) -> Response:
-        _allow(scope, "POST")
+        allow(scope, "POST")
         served = self.repository.served(name)
         batcher = self.repository.get(name, version)
         model = batcher.model
-        header = _header_length(scope)
+        header = header_length(scope)
         batcher.check_room()
         try:
             asked = decode(await body.read(), header, model.inputs, model.outputs)
@@ -166,8 +176,8 @@ class App:
 
     async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""
-        _allow(scope, "POST")
-        if not self._change_repository:
+        allow(scope, "POST")
+        if not self.change_repository:
             raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
         content = await body.read()
         match words:
@@ -277,8 +287,24 @@ class LoadRequest(msgspec.Struct):
 
 def refusal(error: RequestError) -> Response:
     """The protocol's error object, with when to try again."""
+    return Response(encode({"error": error.message}), error.status, headers=refusal_headers(error))
+
+
+def refusal_headers(error: RequestError) -> tuple[tuple[bytes, bytes], ...]:
+    """When to try again, and which methods an address takes."""
     headers = () if error.retry_after is None else ((b"retry-after", b"%d" % error.retry_after),)
-    return Response(encode({"error": error.message}), error.status, headers=headers)
+    return headers if error.allow is None else (*headers, (b"allow", error.allow.encode()))
+
+
+async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
+    try:
+        allow(scope, *route.method.split())
+        return await route.answer(scope, await body.read())
+    except RequestError as error:
+        if route.refusal is None:
+            raise
+        await body.discard()
+        return route.refusal(error)
 
 
 async def _shadow(batcher: Batcher, asked: Asked) -> None:
@@ -291,7 +317,7 @@ async def _shadow(batcher: Batcher, asked: Asked) -> None:
         pass
 
 
-def _header_length(scope: Mapping[str, Any]) -> int | None:
+def header_length(scope: Mapping[str, Any]) -> int | None:
     """How long the JSON of a request is where binary sections follow it."""
     for name, value in scope["headers"]:
         if name == HEADER_LENGTH:
@@ -308,6 +334,8 @@ def _decoded(body: bytes, kind: type[Any]) -> Any:
         raise RequestError(400, f"the body cannot be read: {error}") from None
 
 
-def _allow(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise RequestError(405, f"{scope['path']!r} takes {method}, not {scope['method']}")
+def allow(scope: Scope, *methods: str) -> None:
+    """RequestError 405 where a request has another method. HEAD is GET whose body the connection leaves out."""
+    if scope["method"] not in methods and not (scope["method"] == "HEAD" and "GET" in methods):
+        taken = ", ".join((*methods, "HEAD") if "GET" in methods else methods)
+        raise RequestError(405, f"{scope['path']!r} takes {taken}, not {scope['method']}", allow=taken)

@@ -15,10 +15,12 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from workbench.server import platforms
 from workbench.server.app import App, Response, Route, Scope
 from workbench.server.connection import Connection
 from workbench.server.devices import choose
 from workbench.server.errors import ServerError
+from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
 from workbench.server.settings import Settings
@@ -85,6 +87,8 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
         app = App(repository, settings.max_body, change_repository=settings.repository)
         app.routes["/metrics"] = metrics_route(repository)
+        app.routes["/openapi.json"] = openapi_route(app)
+        platforms.install(app, settings.platform, settings.platform_model)
         connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
             app,
@@ -118,7 +122,18 @@ def metrics_route(repository: Repository) -> Route:
         registry = registry or metrics.exposition(repository)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
-    return Route("GET", scrape)
+    return Route("GET", scrape, operations=lambda words: words.metrics())
+
+
+def openapi_route(app: App) -> Route:
+    """``GET /openapi.json``: all that is answered over HTTP, with the signatures of the models as they are loaded."""
+
+    async def describe(_scope: Scope, _body: bytes) -> Response:
+        from workbench.server import openapi
+
+        return Response(encode(openapi.document(app)))
+
+    return Route("GET", describe, operations=lambda words: words.itself())
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,6 +15,8 @@ WORKBENCH_QUEUE            1024         requests to a model that may wait; other
 WORKBENCH_QUEUE_WAIT       2            seconds that a request may have to wait; where it would be more it gets 429
 WORKBENCH_REPOSITORY       0            1: clients may load and unload models
 WORKBENCH_TRAFFIC                       JSON: {"name": {"traffic": {"1": 90, "2": 10}, "shadow": "3"}}
+WORKBENCH_PLATFORM         auto         sagemaker, vertex or azureml; auto: by what workbench.server.platforms lists
+WORKBENCH_PLATFORM_MODEL                the model that a platform's requests are for; without it the only one
 WORKBENCH_GRACE            30           seconds that requests in flight have to finish after SIGTERM
 WORKBENCH_MAX_BODY         16777216     longest request body, in bytes
 WORKBENCH_CLIENT_PATIENCE  30           seconds that a client may take to send a request, or to take its answer
@@ -24,7 +26,7 @@ WORKBENCH_READY_FD                      an inherited descriptor: one line of JSO
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from workbench.server.batcher import Limits
 from workbench.server.cpus import default_threads
 from workbench.server.devices import DEVICES
 from workbench.server.errors import ServerError
+from workbench.server.platforms import PLATFORMS, Platform, detect
 from workbench.server.repository import Traffic
 
 
@@ -50,14 +53,17 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     repository: bool = False
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    platform: Platform | None = None
+    platform_model: str = ""
     grace: int = 30
     max_body: int = 16 * 2**20
     client_patience: int = 30
     ready_fd: int = -1
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings in ``environment``; ServerError naming the variable that cannot be used."""
+def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
+    """The settings in ``environment`` and the command's ``arguments``; ServerError naming what cannot be used."""
+    platform = detect(environment, arguments, _word(environment, "WORKBENCH_PLATFORM", PLATFORMS))
     limits = Limits(
         rows=_number(environment, "WORKBENCH_BATCH_ROWS", Limits.rows, 1, 65536),
         queue=_number(environment, "WORKBENCH_QUEUE", Limits.queue, 1, 2**20),
@@ -66,7 +72,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     )
     return Settings(
         host=environment.get("WORKBENCH_HOST") or Settings.host,
-        port=_number(environment, "WORKBENCH_PORT", Settings.port, 0, 65535),
+        port=_port(environment, platform),
         models=Path(environment.get("WORKBENCH_MODELS") or Settings.models),
         threads=_number(environment, "WORKBENCH_THREADS", 0, 1, 1024) or default_threads(),
         device=_word(environment, "WORKBENCH_DEVICE", DEVICES),
@@ -74,6 +80,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         limits=limits,
         repository=_switch(environment, "WORKBENCH_REPOSITORY"),
         traffic=_traffic(environment.get("WORKBENCH_TRAFFIC") or "{}"),
+        platform=platform,
+        platform_model=environment.get("WORKBENCH_PLATFORM_MODEL", ""),
         grace=_number(environment, "WORKBENCH_GRACE", Settings.grace, 0, 86400),
         max_body=_number(environment, "WORKBENCH_MAX_BODY", Settings.max_body, 1, 2**31),
         client_patience=_number(environment, "WORKBENCH_CLIENT_PATIENCE", Settings.client_patience, 1, 86400),
@@ -88,6 +96,13 @@ def _number(environment: Mapping[str, str], name: str, default: int, low: int, h
     if not text.isdecimal() or not low <= int(text) <= high:
         raise ServerError(f"{name}={text!r} is not usable.", f"Give a whole number from {low} to {high}.")
     return int(text)
+
+
+def _port(environment: Mapping[str, str], platform: Platform | None) -> int:
+    port = _number(environment, "WORKBENCH_PORT", Settings.port, 0, 65535)
+    if platform is None:
+        return port
+    return _number(environment, platform.port_variable, port if platform.port is None else platform.port, 0, 65535)
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:
