@@ -15,7 +15,7 @@ TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-u
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay recording lint bench bench-app screenshots system-demo system-test system-bench clean help
+.PHONY: demo test replay recording proto lint bench bench-app screenshots system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,6 +60,9 @@ replay: $(VENV)/test.done
 
 recording: $(VENV)/test.done
 	PYTHONPATH=tests $(BIN)/python tests/shipped/recording.py
+
+proto: $(VENV)/test.done
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. workbench/server/inference.proto workbench/server/health.proto
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

@@ -3,13 +3,17 @@
 ::
 
     Exception
-    ├── ServerError     the server cannot start: a model or a setting is not usable
-    └── RequestError    one request cannot be answered; the client gets its status and message
+    ├── ServerError         the server cannot start: a model or a setting is not usable
+    │   └── PackageMissing  the same, for a package that only this setting needs is not installed
+    └── RequestError        one request cannot be answered; the client gets its status and message
 
 The image carries this package alone, so these stand beside, not below, the errors of the workbench.
 """
 
 from __future__ import annotations
+
+LONGEST = 1000
+"""Most characters of a message to a client."""
 
 
 class ServerError(Exception):
@@ -21,6 +25,10 @@ class ServerError(Exception):
         self.cure = cure
 
 
+class PackageMissing(ServerError):
+    """The server cannot start without a package that is not installed."""
+
+
 class RequestError(Exception):
     """A request that is answered with ``status`` and the protocol's error object holding ``message``.
 
@@ -30,5 +38,6 @@ class RequestError(Exception):
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        # It may name what the client sent, which may be as long as a body.
+        self.message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
         self.retry_after = retry_after
