@@ -16,7 +16,7 @@ TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-u
   dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium wrk=wrk
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay recording lint fuzz bench bench-app bench-serving soak screenshots \
+.PHONY: demo test replay recording proto lint fuzz bench bench-app bench-serving soak screenshots \
   system-demo system-test system-bench clean help
 
 help:
@@ -62,6 +62,9 @@ replay: $(VENV)/test.done
 
 recording: $(VENV)/test.done
 	PYTHONPATH=tests $(BIN)/python tests/shipped/recording.py
+
+proto: $(VENV)/test.done
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. workbench/server/inference.proto workbench/server/health.proto
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

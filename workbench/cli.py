@@ -56,15 +56,22 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
     threads: Annotated[int, typer.Option(help="threads of the session")] = 1,
+    grpc_port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65535, help="port for gRPC beside HTTP; 0 for a free one")
+    ] = None,
 ) -> None:
     """The image's server, on this machine."""
-    from workbench.server.errors import ServerError
+    from workbench.server.errors import PackageMissing, ServerError
     from workbench.server.serve import serve as serve_models
 
     if not model.is_file():
         raise UsageError(f"There is no file {model}.", "Name an ONNX file.")
     try:
-        serve_models({model.stem: model}, host=host, port=port, threads=threads)
+        serve_models(
+            {model.stem: model}, host=host, port=port, threads=threads, grpc_port=-1 if grpc_port is None else grpc_port
+        )
+    except PackageMissing as error:
+        raise MachineLacks(error.message, error.cure) from error
     except ServerError as error:
         raise UsageError(error.message, error.cure) from error
 

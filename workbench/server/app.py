@@ -130,8 +130,7 @@ class App:
         match path:
             case ["", "v2"]:
                 allow(scope, "GET")
-                about = {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
-                return Response(encode(about))
+                return Response(encode(about()))
             case ["", "v2", "health", "live"]:
                 allow(scope, "GET")
                 return Response(encode({"live": True}))
@@ -140,11 +139,11 @@ class App:
                 return Response(encode({"ready": self.ready}), 200 if self.ready else 503)
             case ["", "v2", "models", name] | ["", "v2", "models", name, "versions", _]:
                 allow(scope, "GET")
-                model = self.repository.get(name, *path[5:]).model
+                model = self.repository.look_up(name, *path[5:]).model
                 return Response(encode(model.metadata(list(self.repository.served(name).versions))))
             case ["", "v2", "models", name, "ready"] | ["", "v2", "models", name, "versions", _, "ready"]:
                 allow(scope, "GET")
-                model = self.repository.get(name, *path[5:-1]).model
+                model = self.repository.look_up(name, *path[5:-1]).model
                 return Response(encode({"name": model.name, "ready": self.ready}), 200 if self.ready else 503)
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
@@ -177,22 +176,23 @@ class App:
     async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""
         allow(scope, "POST")
-        if not self.change_repository:
-            raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
+        self.check_changes()
         content = await body.read()
         match words:
             case ["index"]:
-                asked = _decoded(content, IndexRequest)
-                listed = self.repository.index()
-                return Response(encode([each for each in listed if each["state"] == "READY" or not asked.ready]))
+                return Response(encode(self.repository.index(ready=_decoded(content, IndexRequest).ready)))
             case ["models", name, "load"]:
-                config = _decoded(content, LoadRequest).parameters.config
-                await self.repository.load(name, _decoded(config.encode(), Traffic))
+                await self.repository.load(name, traffic_of(_decoded(content, LoadRequest).parameters.config))
                 return Response(b"{}")
             case ["models", name, "unload"]:
                 await self.repository.unload(name)
                 return Response(b"{}")
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
+
+    def check_changes(self) -> None:
+        """RequestError 403 where clients may not load and unload models."""
+        if not self.change_repository:
+            raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
 
     # --- what bodies take
 
@@ -273,8 +273,8 @@ class IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
-class LoadParameters(msgspec.Struct):
-    """``config``: how the model is to be loaded, JSON of :class:`Traffic`."""
+class LoadParameters(msgspec.Struct, forbid_unknown_fields=True):
+    """``config``: how the model is to be loaded, JSON of :class:`Traffic`. Files are not taken from clients."""
 
     config: str = "{}"
 
@@ -283,6 +283,17 @@ class LoadRequest(msgspec.Struct):
     """The body of a request to load a model."""
 
     parameters: LoadParameters = msgspec.field(default_factory=LoadParameters)
+
+
+def about() -> dict[str, Any]:
+    """The protocol's server metadata."""
+    return {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
+
+
+def traffic_of(config: str) -> Traffic:
+    """How a model is to be loaded, from the JSON that a client sends as ``config``; RequestError 400 for another."""
+    found: Traffic = _decoded(config.encode(), Traffic)
+    return found
 
 
 def refusal(error: RequestError) -> Response:

@@ -31,6 +31,10 @@ _WEIGHT = 0.1
 """Of the newest run in the running mean of what a row costs."""
 
 
+_MOMENT = 0.05
+"""Seconds: the way of a message may differ by as much."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a model takes at most. ``rows`` of a joined run, ``queue``: requests that wait, ``wait``: seconds that a
@@ -89,6 +93,11 @@ class Batcher:
         self._add(request)
         try:
             return await request.future
+        except asyncio.CancelledError:
+            # A transport that knows the deadline too may find out a moment before.
+            if request.future.cancelled() and time.perf_counter() > request.deadline - _MOMENT:
+                self.meter.fail("deadline")
+            raise
         finally:
             if late is not None:
                 late.cancel()

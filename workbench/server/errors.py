@@ -3,8 +3,9 @@
 ::
 
     Exception
-    ├── ServerError     the server cannot start: a model or a setting is not usable
-    └── RequestError    one request cannot be answered; the client gets its status and message
+    ├── ServerError         the server cannot start: a model or a setting is not usable
+    │   └── PackageMissing  the same, for a package that only this setting needs is not installed
+    └── RequestError        one request cannot be answered; the client gets its status and message
 
 The image carries this package alone, so these stand beside, not below, the errors of the workbench.
 """
@@ -22,6 +23,10 @@ class ServerError(Exception):
         super().__init__(f"{message} {cure}".strip())
         self.message = message
         self.cure = cure
+
+
+class PackageMissing(ServerError):
+    """The server cannot start without a package that is not installed."""
 
 
 class RequestError(Exception):

@@ -29,6 +29,7 @@ from workbench.server.tensors import (
     from_bytes,
     spec_of,
     to_bytes,
+    wrong_count,
 )
 
 JSON = b"application/json"
@@ -148,10 +149,15 @@ def decode(
     if request.outputs is None and request.parameters is None:
         return Asked(feed, names, id=request.id)
     more = request.parameters or RequestParameters()
-    if not 0 <= more.timeout <= MAX_TIMEOUT_US:
-        raise RequestError(400, f"timeout is {more.timeout}; it takes microseconds from 1 to {MAX_TIMEOUT_US}")
     binary = frozenset(_wanted_binary(request.outputs or (), names, default=more.binary_data_output))
-    return Asked(feed, names, binary, request.id, more.timeout / 1e6 if more.timeout else None)
+    return Asked(feed, names, binary, request.id, timeout_seconds(more.timeout))
+
+
+def timeout_seconds(timeout: int) -> float | None:
+    """A client's ``timeout`` (microseconds, 0 for none) in seconds; RequestError 400 where it is out of range."""
+    if not 0 <= timeout <= MAX_TIMEOUT_US:
+        raise RequestError(400, f"timeout is {timeout}; it takes microseconds from 1 to {MAX_TIMEOUT_US}")
+    return timeout / 1e6 if timeout else None
 
 
 def answer(
@@ -221,11 +227,7 @@ def _wanted_binary(wanted: Sequence[RequestOutput], names: Sequence[str], *, def
 def _from_json(tensor: RequestInput, spec: TensorSpec) -> Array:
     elements = _elements(tensor, spec)
     if len(elements) != prod(tensor.shape):
-        raise RequestError(
-            400,
-            f"input {spec.name!r}: shape {tensor.shape} holds {prod(tensor.shape)} elements, "
-            f"the data has {len(elements)}",
-        )
+        raise wrong_count(spec, tensor.shape, len(elements))
     return converted(elements, spec).reshape(tensor.shape)
 
 

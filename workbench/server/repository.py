@@ -48,6 +48,10 @@ class Split:
         self._credit[chosen] -= self._sum
         return chosen
 
+    def any(self) -> str:
+        """A version of those that share the requests."""
+        return next(reversed(self._weights))
+
 
 class Served:
     """One model: its loaded versions, lowest first, and how requests are spread over them.
@@ -83,6 +87,11 @@ class Repository:
             raise RequestError(404, f"model {name!r} has no version {version!r}; it has {', '.join(served.versions)}")
         return found
 
+    def look_up(self, name: str, version: str | None = None) -> Batcher:
+        """As ``get``, for a request that is no inference: it takes no turn in the split of the traffic."""
+        served = self.served(name)
+        return self.get(name, served.split.any() if version is None else version)
+
     def served(self, name: str) -> Served:
         """The model; RequestError 404 where there is none."""
         found = self._models.get(name)
@@ -100,10 +109,11 @@ class Repository:
 
     # --- changing, while requests are answered
 
-    def index(self) -> list[dict[str, str]]:
-        """Every version that is loaded or lies in the folder, as the protocol's repository extension lists them."""
+    def index(self, *, ready: bool = False) -> list[dict[str, str]]:
+        """Every version that is loaded (with ``ready`` only those) or lies in the folder, as the protocol's repository
+        extension lists them."""
         states = {(each.model.name, each.model.version): "READY" for each in self}
-        if self._folder is not None:
+        if self._folder is not None and not ready:
             for name, versions in _files(self._folder).items():
                 for version in versions:
                     states.setdefault((name, version), "UNAVAILABLE")

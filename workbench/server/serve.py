@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -11,6 +12,7 @@ import socket
 import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -19,11 +21,14 @@ from workbench.server import platforms
 from workbench.server.app import App, Response, Route, Scope
 from workbench.server.connection import Connection
 from workbench.server.devices import choose
-from workbench.server.errors import ServerError
+from workbench.server.errors import PackageMissing, ServerError
 from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
 from workbench.server.settings import Settings
+
+if TYPE_CHECKING:
+    from workbench.server.grpc_service import Service
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
@@ -34,17 +39,30 @@ BACKLOG = 2048
 class Server(uvicorn.Server):
     """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
 
-    def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, ready_fd: int) -> None:
-        """Serve ``app`` on ``listener``; write the ready line to ``ready_fd`` unless it is negative."""
+    def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, settings: Settings) -> None:
+        """Serve ``app`` on ``listener``, and over gRPC where the settings say so."""
         super().__init__(config)
         self._app = app
         self._listener = listener
-        self._ready_fd = ready_fd
+        self._settings = settings
+        self._grpc: Service | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
+        settings = self._settings
+        ports = {"port": self._listener.getsockname()[1]}
+        if settings.grpc_port >= 0:
+            from workbench.server.grpc_service import Service
+
+            self._grpc = Service(self._app, float(settings.client_patience))
+            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port)
         await super().startup(sockets)
-        _announce(self._ready_fd, self._listener, self._app)
+        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and finish those in flight."""
+        over_grpc = [self._grpc.stop(self._settings.grace)] if self._grpc is not None else []
+        await asyncio.gather(super().shutdown(sockets), *over_grpc)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -61,13 +79,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8000, threads: int = 1) -> None:
-    """Serve the model files of ``models`` by name, each as version 1, until SIGTERM or SIGINT.
+def serve(
+    models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8000, threads: int = 1, grpc_port: int = -1
+) -> None:
+    """Serve the model files of ``models`` by name, each as version 1, until SIGTERM or SIGINT; over gRPC as well where
+    ``grpc_port`` is not negative.
 
-    Raises ServerError where a model cannot be loaded or the port cannot be had.
+    Raises ServerError where a model cannot be loaded or a port cannot be had.
     """
     files = {name: {"1": path} for name, path in models.items()}
-    serve_files(files, Settings(host=host, port=port, threads=threads))
+    serve_files(files, Settings(host=host, port=port, threads=threads, grpc_port=grpc_port))
 
 
 def serve_folder(settings: Settings) -> None:
@@ -81,8 +102,11 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
     Returns after SIGTERM or SIGINT, when nothing is in flight any more.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    # The port first: a taken one is known before a large model has been loaded.
-    with _listen(settings.host, settings.port) as listener:
+    # The ports first: a taken one is known before a large model has been loaded.
+    with _listen(settings.host, settings.port, "WORKBENCH_PORT") as listener:
+        if settings.grpc_port >= 0:
+            _import_grpc()
+            _listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT").close()
         loader = Loader(settings.threads, settings.limits, device, _log)
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
         app = App(repository, settings.max_body, change_repository=settings.repository)
@@ -108,7 +132,7 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        uvloop.run(Server(config, app, listener, settings.ready_fd).serve([listener]))
+        uvloop.run(Server(config, app, listener, settings).serve([listener]))
 
 
 def metrics_route(repository: Repository) -> Route:
@@ -136,23 +160,34 @@ def openapi_route(app: App) -> Route:
     return Route("GET", describe, operations=lambda words: words.itself())
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _import_grpc() -> None:
+    try:
+        import google.protobuf  # noqa: F401
+        import grpc  # noqa: F401 - both are for workbench.server.grpc_service
+    except ModuleNotFoundError as error:
+        raise PackageMissing(
+            f"gRPC needs {error.name}, which is not here.",
+            "Have the image made with grpc: in the recipe's image:, or run pip install 'workbench[grpc]'.",
+        ) from None
+
+
+def _listen(host: str, port: int, variable: str) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ServerError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.", "Free the port or set WORKBENCH_PORT."
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.", f"Free the port or set {variable}."
         ) from None
 
 
-def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
-    host, port = listener.getsockname()[:2]
+def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App) -> None:
     names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
-    _log(f"serving {names} at http://{host}:{port}")
+    grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
+    _log(f"serving {names} at http://{host}:{ports['port']}{grpc}")
     if ready_fd < 0:
         return
-    line = {"ready": True, "host": host, "port": port, "pid": os.getpid()}
+    line = {"ready": True, "host": host, **ports, "pid": os.getpid()}
     try:
         with open(ready_fd, "w", encoding="utf-8") as pipe:
             pipe.write(json.dumps(line) + "\n")

@@ -5,6 +5,7 @@ variable                   default      meaning
 =========================  ===========  ===========================================================================
 WORKBENCH_HOST             127.0.0.1    address to listen on (the image sets 0.0.0.0)
 WORKBENCH_PORT             8000         port; 0 takes a free one, which the ready line names
+WORKBENCH_GRPC_PORT                     port for gRPC, 0 for a free one; without it there is no gRPC
 WORKBENCH_MODELS           /models      folder of ``<name>/<version>/model.onnx``
 WORKBENCH_THREADS          CPU limit    intra-op threads of each session; without it as many as the container has CPUs
 WORKBENCH_DEVICE           cpu          cpu or cuda
@@ -46,6 +47,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int = -1
     models: Path = Path("/models")
     threads: int = 1
     device: str = "cpu"
@@ -73,6 +75,7 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
     return Settings(
         host=environment.get("WORKBENCH_HOST") or Settings.host,
         port=_port(environment, platform),
+        grpc_port=_number(environment, "WORKBENCH_GRPC_PORT", -1, 0, 65535),
         models=Path(environment.get("WORKBENCH_MODELS") or Settings.models),
         threads=_number(environment, "WORKBENCH_THREADS", 0, 1, 1024) or default_threads(),
         device=_word(environment, "WORKBENCH_DEVICE", DEVICES),
