@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -21,7 +22,13 @@ from workbench.server.devices import choose
 from workbench.server.errors import ServerError
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
-from workbench.server.settings import Settings
+from workbench.server.settings import ENDPOINTS, Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from workbench.server.api_keys import ApiKeys
+    from workbench.server.observe import Observer
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
@@ -42,7 +49,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        _announce(self._ready_fd, self._listener, self._app)
+        _announce(self._ready_fd, self._listener, self._app, secure=self.config.ssl is not None)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -79,15 +86,31 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
     Returns after SIGTERM or SIGINT, when nothing is in flight any more.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    # The port first: a taken one is known before a large model has been loaded.
-    with _listen(settings.host, settings.port) as listener:
-        loader = Loader(settings.threads, settings.limits, device, _log)
+    with contextlib.ExitStack() as open_:
+        # The port first: a taken one is known before a large model has been loaded.
+        listener = open_.enter_context(_listen(settings.host, settings.port))
+        keys, secure = _guards(settings)
+        observer = follow = None
+        if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
+            from workbench.server.observe import observing
+
+            observer = open_.enter_context(observing(settings.access_log, settings.access_log_file, os.environ, _log))
+        if settings.input_stats:
+            from workbench.server.input_stats import absorbing
+
+            follow = open_.enter_context(absorbing())
+        loader = Loader(settings.threads, settings.limits, device, _log, follow)
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
         app = App(repository, settings.max_body, change_repository=settings.repository)
-        app.routes["/metrics"] = metrics_route(repository)
+        app.keys = keys
+        if settings.cache_bytes:
+            from workbench.server.cache import ResponseCache
+
+            app.cache = ResponseCache(settings.cache_bytes)
+        app.routes["/metrics"] = metrics_route(app, observer)
         connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
-            app,
+            app if observer is None else observer.observed(app),
             loop="none",
             http=connection,
             ws="none",
@@ -101,13 +124,29 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
             timeout_graceful_shutdown=settings.grace,
             backlog=BACKLOG,
         )
+        config.load()
+        config.ssl = secure
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
         uvloop.run(Server(config, app, listener, settings.ready_fd).serve([listener]))
 
 
-def metrics_route(repository: Repository) -> Route:
+def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None]:
+    """What lets clients in, read before a large model is; None where everybody may come."""
+    keys = secure = None
+    if settings.api_key_file is not None:
+        from workbench.server.api_keys import read_keys
+
+        keys = read_keys(settings.api_key_file)
+    if settings.tls_cert is not None:
+        from workbench.server.tls import tls_context
+
+        secure = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return keys, secure
+
+
+def metrics_route(app: App, observer: Observer | None = None) -> Route:
     """``GET /metrics``. What it takes is loaded when it is first asked: most start-ups are waited for, no scrape is."""
     registry = None
 
@@ -115,7 +154,7 @@ def metrics_route(repository: Repository) -> Route:
         nonlocal registry
         from workbench.server import metrics
 
-        registry = registry or metrics.exposition(repository)
+        registry = registry or metrics.exposition(app.repository, app.cache, observer)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
     return Route("GET", scrape)
@@ -131,10 +170,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
+def _announce(ready_fd: int, listener: socket.socket, app: App, *, secure: bool) -> None:
     host, port = listener.getsockname()[:2]
     names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
-    _log(f"serving {names} at http://{host}:{port}")
+    _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{port}")
     if ready_fd < 0:
         return
     line = {"ready": True, "host": host, "port": port, "pid": os.getpid()}
