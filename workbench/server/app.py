@@ -11,16 +11,22 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import workbench
 from workbench.server.batcher import Batcher
 from workbench.server.errors import RequestError
+from workbench.server.exchange import current
+from workbench.server.model_stats import model_stats
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
 from workbench.server.repository import Repository, Served, Traffic
 from workbench.server.tensors import Array
+
+if TYPE_CHECKING:
+    from workbench.server.api_keys import ApiKeys
+    from workbench.server.cache import ResponseCache
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,7 +35,10 @@ Headers = list[tuple[bytes, bytes]]
 
 _LITTLE = 64 << 10
 
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""Addresses that need no API key: probes have none."""
 
 
 class ClientGone(Exception):
@@ -52,13 +61,15 @@ class Route:
 
     ``method``: what it takes, several with spaces between. ``refusal``: how it says what went wrong, where not as the
     protocol does. ``operations``: it in OpenAPI's words, by method, made with the module that has
-    them (workbench.server.openapi), which is loaded when somebody asks.
+    them (workbench.server.openapi), which is loaded when somebody asks. ``open``: it tells of the server's health, and
+    needs no API key.
     """
 
     method: str
     answer: Callable[[Scope, bytes], Awaitable[Response]]
     refusal: Callable[[RequestError], Response] | None = None
     operations: Callable[[Any], Mapping[str, Any]] | None = None
+    open: bool = False
 
 
 class App:
@@ -77,6 +88,10 @@ class App:
         self.max_body = max_body
         self.ready = True
         self.routes: dict[str, Route] = {}
+        self.keys: ApiKeys | None = None
+        """Of which a request needs one, but for what tells of health."""
+        self.cache: ResponseCache | None = None
+        """What was answered, where that may be answered again."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
@@ -89,6 +104,8 @@ class App:
         body = Body(self, scope, receive)
         try:
             try:
+                if self.keys is not None:
+                    self._admit(scope, self.keys)
                 found = await self._answer(scope, body)
             except RequestError as error:
                 found = refusal(error)
@@ -120,10 +137,20 @@ class App:
                 from workbench.server import v1
 
                 return await v1.answer(self, words, scope, body)
+            case ["", "v2", "models", *words, "stats" | "drift" as what] if (
+                words or what not in self.repository.names()
+            ):
+                return await self._statistics(what, words, scope, body)
             case words:
                 found = self._information(scope, words)
                 await body.read()
                 return found
+
+    def _admit(self, scope: Scope, keys: ApiKeys) -> None:
+        path = scope["path"]
+        if path in OPEN or ((route := self.routes.get(path)) is not None and route.open):
+            return
+        keys.check(next((value for name, value in scope["headers"] if name == b"authorization"), None))
 
     def _information(self, scope: Scope, path: list[str]) -> Response:
         """Health and metadata."""
@@ -171,7 +198,35 @@ class App:
             task = asyncio.create_task(_shadow(served.shadow, asked))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
+        if self.cache is not None:
+            return await self.cache.infer(batcher, asked)
         return await batcher.infer(asked.feed, asked.outputs, asked.timeout)
+
+    async def _statistics(self, what: str, words: list[str], scope: Scope, body: Body) -> Response:
+        """The protocol's statistics extension, and in the same form what is known of inputs and outputs: of all
+        models, of all versions of one, or of one version."""
+        allow(scope, "GET")
+        match words:
+            case []:
+                batchers = list(self.repository)
+            case [name]:
+                batchers = list(self.repository.served(name).versions.values())
+            case [name, "versions", version]:
+                batchers = [self.repository.get(name, version)]
+            case _:
+                raise RequestError(404, f"there is nothing at {scope['path']!r}")
+        await body.read()
+        if what == "stats":
+            return Response(encode(model_stats(batchers)))
+        followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
+        if not followed:
+            raise RequestError(404, "inputs are not followed here; WORKBENCH_INPUT_STATS=1 has it done")
+        loop = asyncio.get_running_loop()
+        told = [
+            {"name": model.name, "version": model.version} | await loop.run_in_executor(None, statistics.report)
+            for model, statistics in followed
+        ]
+        return Response(encode({"model_drift": told}))
 
     async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""
@@ -304,6 +359,8 @@ def refusal(error: RequestError) -> Response:
 def refusal_headers(error: RequestError) -> tuple[tuple[bytes, bytes], ...]:
     """When to try again, and which methods an address takes."""
     headers = () if error.retry_after is None else ((b"retry-after", b"%d" % error.retry_after),)
+    if error.status == 401:
+        headers = (*headers, (b"www-authenticate", b'Bearer realm="workbench"'))
     return headers if error.allow is None else (*headers, (b"allow", error.allow.encode()))
 
 
@@ -321,6 +378,7 @@ async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
 async def _shadow(batcher: Batcher, asked: Asked) -> None:
     """Computes what nobody sees but the numbers; what goes wrong is among them."""
     model = batcher.model
+    current.set(None)  # it is no part of the exchange that caused it
     try:
         outputs = [name for name in asked.outputs if name in model.outputs]
         await batcher.infer(asked.feed, outputs, asked.timeout)

@@ -25,10 +25,14 @@ from workbench.server.errors import PackageMissing, ServerError
 from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
-from workbench.server.settings import Settings
+from workbench.server.settings import ENDPOINTS, Settings
 
 if TYPE_CHECKING:
+    import ssl
+
+    from workbench.server.api_keys import ApiKeys
     from workbench.server.grpc_service import Service
+    from workbench.server.observe import Observer
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
@@ -57,7 +61,8 @@ class Server(uvicorn.Server):
             self._grpc = Service(self._app, float(settings.client_patience))
             ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port)
         await super().startup(sockets)
-        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app)
+        secure = self.config.ssl is not None
+        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests, and finish those in flight."""
@@ -102,20 +107,36 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
     Returns after SIGTERM or SIGINT, when nothing is in flight any more.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    # The ports first: a taken one is known before a large model has been loaded.
-    with _listen(settings.host, settings.port, "WORKBENCH_PORT") as listener:
+    with contextlib.ExitStack() as open_:
+        # The ports first: a taken one is known before a large model has been loaded.
+        listener = open_.enter_context(_listen(settings.host, settings.port, "WORKBENCH_PORT"))
         if settings.grpc_port >= 0:
             _import_grpc()
             _listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT").close()
-        loader = Loader(settings.threads, settings.limits, device, _log)
+        keys, secure = _guards(settings)
+        observer = follow = None
+        if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
+            from workbench.server.observe import observing
+
+            observer = open_.enter_context(observing(settings.access_log, settings.access_log_file, os.environ, _log))
+        if settings.input_stats:
+            from workbench.server.input_stats import absorbing
+
+            follow = open_.enter_context(absorbing())
+        loader = Loader(settings.threads, settings.limits, device, _log, follow)
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
         app = App(repository, settings.max_body, change_repository=settings.repository)
-        app.routes["/metrics"] = metrics_route(repository)
+        app.keys = keys
+        if settings.cache_bytes:
+            from workbench.server.cache import ResponseCache
+
+            app.cache = ResponseCache(settings.cache_bytes)
+        app.routes["/metrics"] = metrics_route(app, observer)
         app.routes["/openapi.json"] = openapi_route(app)
         platforms.install(app, settings.platform, settings.platform_model)
         connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
-            app,
+            app if observer is None else observer.observed(app),
             loop="none",
             http=connection,
             ws="none",
@@ -129,13 +150,29 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
             timeout_graceful_shutdown=settings.grace,
             backlog=BACKLOG,
         )
+        config.load()
+        config.ssl = secure
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
         uvloop.run(Server(config, app, listener, settings).serve([listener]))
 
 
-def metrics_route(repository: Repository) -> Route:
+def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None]:
+    """What lets clients in, read before a large model is; None where everybody may come."""
+    keys = secure = None
+    if settings.api_key_file is not None:
+        from workbench.server.api_keys import read_keys
+
+        keys = read_keys(settings.api_key_file)
+    if settings.tls_cert is not None:
+        from workbench.server.tls import tls_context
+
+        secure = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return keys, secure
+
+
+def metrics_route(app: App, observer: Observer | None = None) -> Route:
     """``GET /metrics``. What it takes is loaded when it is first asked: most start-ups are waited for, no scrape is."""
     registry = None
 
@@ -143,7 +180,7 @@ def metrics_route(repository: Repository) -> Route:
         nonlocal registry
         from workbench.server import metrics
 
-        registry = registry or metrics.exposition(repository)
+        registry = registry or metrics.exposition(app.repository, app.cache, observer)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
     return Route("GET", scrape, operations=lambda words: words.metrics())
@@ -181,10 +218,10 @@ def _listen(host: str, port: int, variable: str) -> socket.socket:
         ) from None
 
 
-def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App) -> None:
+def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, secure: bool) -> None:
     names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
     grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
-    _log(f"serving {names} at http://{host}:{ports['port']}{grpc}")
+    _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{ports['port']}{grpc}")
     if ready_fd < 0:
         return
     line = {"ready": True, "host": host, **ports, "pid": os.getpid()}

@@ -21,8 +21,18 @@ WORKBENCH_PLATFORM_MODEL                the model that a platform's requests are
 WORKBENCH_GRACE            30           seconds that requests in flight have to finish after SIGTERM
 WORKBENCH_MAX_BODY         16777216     longest request body, in bytes
 WORKBENCH_CLIENT_PATIENCE  30           seconds that a client may take to send a request, or to take its answer
+WORKBENCH_ACCESS_LOG       0            1: a line of JSON for each request (see access_log)
+WORKBENCH_ACCESS_LOG_FILE               a file for it; without one it goes to stderr
+WORKBENCH_INPUT_STATS      0            1: statistics of inputs and outputs, at /v2/models/NAME/drift (see input_stats)
+WORKBENCH_CACHE_BYTES      0            bytes of answers that are kept to be given again to the same request
+WORKBENCH_API_KEY_FILE                  a file with a key on each line, one of which every request but probes needs
+WORKBENCH_TLS_CERT                      a certificate (PEM): the port speaks TLS
+WORKBENCH_TLS_KEY                       its key, where that does not stand in the same file
+WORKBENCH_TLS_CLIENT_CA                 authorities (PEM), of which clients need a certificate
 WORKBENCH_READY_FD                      an inherited descriptor: one line of JSON once requests are taken
 =========================  ===========  ===========================================================================
+
+Spans of inferences are sent where OTEL_EXPORTER_OTLP_ENDPOINT is set (see spans).
 """
 
 from __future__ import annotations
@@ -39,6 +49,9 @@ from workbench.server.devices import DEVICES
 from workbench.server.errors import ServerError
 from workbench.server.platforms import PLATFORMS, Platform, detect
 from workbench.server.repository import Traffic
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables of OpenTelemetry that say where spans go."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,14 @@ class Settings:
     grace: int = 30
     max_body: int = 16 * 2**20
     client_patience: int = 30
+    access_log: bool = False
+    access_log_file: Path | None = None
+    input_stats: bool = False
+    cache_bytes: int = 0
+    api_key_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     ready_fd: int = -1
 
 
@@ -88,6 +109,12 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
         grace=_number(environment, "WORKBENCH_GRACE", Settings.grace, 0, 86400),
         max_body=_number(environment, "WORKBENCH_MAX_BODY", Settings.max_body, 1, 2**31),
         client_patience=_number(environment, "WORKBENCH_CLIENT_PATIENCE", Settings.client_patience, 1, 86400),
+        access_log=_switch(environment, "WORKBENCH_ACCESS_LOG"),
+        access_log_file=_path(environment, "WORKBENCH_ACCESS_LOG_FILE"),
+        input_stats=_switch(environment, "WORKBENCH_INPUT_STATS"),
+        cache_bytes=_number(environment, "WORKBENCH_CACHE_BYTES", 0, 0, 2**40),
+        api_key_file=_path(environment, "WORKBENCH_API_KEY_FILE"),
+        **_tls(environment),
         ready_fd=_number(environment, "WORKBENCH_READY_FD", -1, 0, 2**20),
     )
 
@@ -106,6 +133,23 @@ def _port(environment: Mapping[str, str], platform: Platform | None) -> int:
     if platform is None:
         return port
     return _number(environment, platform.port_variable, port if platform.port is None else platform.port, 0, 65535)
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    return Path(text) if (text := environment.get(name)) else None
+
+
+def _tls(environment: Mapping[str, str]) -> dict[str, Path | None]:
+    """Paths for TLS; a server that was meant to have it does not start without."""
+    found = {
+        f"tls_{name}": _path(environment, f"WORKBENCH_TLS_{name.upper()}") for name in ("cert", "key", "client_ca")
+    }
+    if found["tls_cert"] is None and any(found.values()):
+        raise ServerError(
+            "WORKBENCH_TLS_KEY or WORKBENCH_TLS_CLIENT_CA is set, and WORKBENCH_TLS_CERT is not.",
+            "Set it to the server's certificate, or unset the others.",
+        )
+    return found
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:
