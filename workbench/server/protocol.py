@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from workbench.server import nested
 from workbench.server.errors import RequestError
 from workbench.server.tensors import (
     Array,
@@ -248,11 +249,13 @@ def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:
 
 def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
     """The elements of nested lists, whose nesting must be that of ``shape``."""
-    nested: Any = spec.datatype.element
+    if spec.datatype.element is not str:
+        return _numbers(bytes(raw), spec, shape, complaint)
+    kind: Any = spec.datatype.element
     for _ in shape:
-        nested = list[nested]
+        kind = list[kind]
     try:
-        values: Any = msgspec.json.decode(raw, type=nested)
+        values: Any = msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise RequestError(
             400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}"
@@ -267,6 +270,19 @@ def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: 
         raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
     found: list[Any] = values
     return found
+
+
+def _numbers(raw: bytes, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
+    if nested.depth(raw) != len(shape):
+        raise RequestError(400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}")
+    if not nested.has_shape(raw, shape):
+        raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
+    try:
+        return spec.datatype.decode(msgspec.Raw(nested.flat(raw)))
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {error}"
+        ) from None
 
 
 def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:
