@@ -34,6 +34,7 @@ CASES = {
     "debian": rendered(),
     "registry": rendered(REGISTRY, "/usr/local/bin/python3.11"),
     "cuda": rendered(device="cuda", name="mini-lm.v2", port=9000),
+    "grpc": rendered(grpc=8001),
 }
 
 

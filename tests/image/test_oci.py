@@ -92,6 +92,15 @@ def test_the_health_check_is_told_in_both_ways(tmp_path: Path) -> None:
     compile(test[-1], "health", "exec")
 
 
+def test_a_second_port_speaks_grpc_where_the_recipe_says_so(tmp_path: Path) -> None:
+    _, config, _ = assembled(tmp_path / "a", grpc=8001)
+    assert list(config["config"]["ExposedPorts"]) == ["8000/tcp", "8001/tcp"]
+    assert "WORKBENCH_GRPC_PORT=8001" in config["config"]["Env"]
+    _, without, _ = assembled(tmp_path / "b")
+    assert list(without["config"]["ExposedPorts"]) == ["8000/tcp"]
+    assert "GRPC" not in "".join(without["config"]["Env"])
+
+
 def test_a_gpu_is_asked_for_by_environment(tmp_path: Path) -> None:
     _, config, _ = assembled(tmp_path / "a", device="cuda")
     assert "NVIDIA_VISIBLE_DEVICES=all" in config["config"]["Env"]
