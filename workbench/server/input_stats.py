@@ -3,8 +3,8 @@
 For each feature of an input, and each score of an output: how many values, missing (NaN) and infinite ones, least,
 greatest, mean, standard deviation, and a histogram. For outputs that are labels: how often each was answered. They
 are computed by a thread that takes at most 2% of one processor's time; where more comes than that is enough for, it
-sees a uniform sample, and ``rows_seen`` of ``rows`` says how large it was. Nothing is kept of a request but its part
-in these numbers.
+sees a uniform sample, and ``rows_seen`` of ``rows`` says how large it was. Of a request nothing is kept but its part
+in these numbers, among which the least and the greatest are somebody's, and labels are as they were answered.
 
 The histograms of a version compare with others only over the same bounds, so they can be given, in
 ``<name>/<version>/reference.json``: in the form in which the answer has them, so that the answer of a server that was
@@ -113,9 +113,8 @@ class Features:
     def add(self, rows: Array) -> None:
         """Takes rows (n, columns) in."""
         step = max(1, _PIECE // self._columns)
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # the square of a number beyond 1e154 is infinite, and told as null
+        # The square of a number beyond 1e154 is infinite, and JSON has null for it.
+        with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(rows), step):
                 self._add(rows[start : start + step].astype(float))
 
@@ -299,6 +298,8 @@ class InputStatistics:
             part = self._part(feed, names, results, rows)
             if at == len(self._held):
                 self._held.append(part)
+            elif self._held_bytes - self._held[at].size + part.size > _HELD_BYTES:
+                return
             else:
                 self._held_bytes -= self._held[at].size
                 self._held[at] = part
