@@ -324,7 +324,8 @@ def counted(server: Process, name: str) -> float:
 
 
 def test_who_has_given_up_by_the_deadline_is_not_computed(lazy: Path) -> None:
-    with running(lazy, WORKBENCH_GRPC_PORT="0") as server, connected(server) as channel:
+    patient = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_QUEUE_WAIT": "600"}
+    with running(lazy, **patient) as server, connected(server) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         request = asking(GOOD, model="slow")
         before = [stub.ModelInfer.future(request) for _ in range(3)]

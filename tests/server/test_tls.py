@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import requests
 from cryptography import x509
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from server_models import affine
 from server_process import Process, running
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from workbench.server.errors import ServerError
 from workbench.server.settings import from_environment
@@ -126,6 +128,31 @@ def test_a_client_needs_a_certificate_of_the_authority_where_one_is_named(
         for other in (None, tuple(map(str, stranger))):
             with pytest.raises(requests.exceptions.ConnectionError):
                 ask(server, verify=str(ours.path), cert=other)
+
+
+def test_grpc_asks_for_the_same_certificates_and_keys(models: Path, ours: Authority, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-of-enough-letters\n")
+    guarded = settings(ours.certificate("server"), client_ca=ours.path)
+    more = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_API_KEY_FILE": str(keys)}
+    certificate, key = (path.read_bytes() for path in ours.certificate("client"))
+    known = grpc.ssl_channel_credentials(ours.path.read_bytes(), key, certificate)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "contents": {"fp32_contents": [1, 2, 3]}}
+    request = service_pb2.ModelInferRequest(model_name="affine", inputs=[tensor])
+    with running(models, **guarded, **more) as server:
+        address = f"127.0.0.1:{server.ready['grpc_port']}"
+
+        def code(credentials: grpc.ChannelCredentials, *metadata: tuple[str, str]) -> grpc.StatusCode:
+            with grpc.secure_channel(address, credentials) as channel:
+                infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+                found: grpc.StatusCode = infer.future(request, metadata=metadata, timeout=30).code()
+                return found
+
+        allowed = ("authorization", "Bearer a-key-of-enough-letters")
+        assert code(known, allowed) is grpc.StatusCode.OK
+        assert code(known) is grpc.StatusCode.UNAUTHENTICATED
+        assert code(known, ("authorization", "Bearer another-key-of-letters")) is grpc.StatusCode.UNAUTHENTICATED
+        assert code(grpc.ssl_channel_credentials(ours.path.read_bytes()), allowed) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_old_versions_of_tls_are_refused(ours: Authority) -> None:

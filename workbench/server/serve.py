@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.grpc_service import Service
     from workbench.server.observe import Observer
+    from workbench.server.tls import Pem
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
@@ -43,12 +44,15 @@ BACKLOG = 2048
 class Server(uvicorn.Server):
     """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
 
-    def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, settings: Settings) -> None:
-        """Serve ``app`` on ``listener``, and over gRPC where the settings say so."""
+    def __init__(
+        self, config: uvicorn.Config, app: App, listener: socket.socket, settings: Settings, pem: Pem | None = None
+    ) -> None:
+        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``."""
         super().__init__(config)
         self._app = app
         self._listener = listener
         self._settings = settings
+        self._pem = pem
         self._grpc: Service | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -59,7 +63,7 @@ class Server(uvicorn.Server):
             from workbench.server.grpc_service import Service
 
             self._grpc = Service(self._app, float(settings.client_patience))
-            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port)
+            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
         await super().startup(sockets)
         secure = self.config.ssl is not None
         _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
@@ -113,7 +117,7 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
         if settings.grpc_port >= 0:
             _import_grpc()
             _listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT").close()
-        keys, secure = _guards(settings)
+        keys, secure, pem = _guards(settings)
         observer = follow = None
         if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
             from workbench.server.observe import observing
@@ -155,21 +159,22 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        uvloop.run(Server(config, app, listener, settings).serve([listener]))
+        uvloop.run(Server(config, app, listener, settings, pem).serve([listener]))
 
 
-def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None]:
-    """What lets clients in, read before a large model is; None where everybody may come."""
-    keys = secure = None
+def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None, Pem | None]:
+    """What lets clients in, read before a large model is, TLS once for each protocol; None where all may come."""
+    keys = secure = pem = None
     if settings.api_key_file is not None:
         from workbench.server.api_keys import read_keys
 
         keys = read_keys(settings.api_key_file)
     if settings.tls_cert is not None:
-        from workbench.server.tls import tls_context
+        from workbench.server.tls import read_pem, tls_context
 
-        secure = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    return keys, secure
+        files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+        secure, pem = tls_context(*files), read_pem(*files)
+    return keys, secure, pem
 
 
 def metrics_route(app: App, observer: Observer | None = None) -> Route:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.server.errors import ServerError
+
+
+@dataclass(frozen=True)
+class Pem:
+    """What the files hold, as gRPC takes it: the chain, its key, and whose clients are let in."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    client_ca: bytes | None = None
+
+
+def read_pem(certificate: Path, key: Path | None, client_ca: Path | None) -> Pem:
+    """The content of files that :func:`tls_context` has found usable."""
+    chain = certificate.read_bytes()
+    return Pem(chain, chain if key is None else key.read_bytes(), None if client_ca is None else client_ca.read_bytes())
 
 
 def tls_context(certificate: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
