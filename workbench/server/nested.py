@@ -24,7 +24,7 @@ LIST = 64
 LONG = 4096
 
 
-def are_few(raw: bytes) -> bool:
+def are_few(raw: bytes | memoryview) -> bool:
     """Whether ``raw`` is long and has so few lists that they take no more than it does."""
     if len(raw) < LONG:
         return False
@@ -36,7 +36,7 @@ def flat(raw: bytes) -> bytes:
     """The JSON list of the elements of ``raw``; malformed where one is missing in the shape that was found."""
     if _is_nothing(raw):
         return b"[]"
-    return b"[%b]" % raw.translate(_NO_BRACKETS)
+    return b"".join((b"[", raw.translate(_NO_BRACKETS), b"]"))
 
 
 def depth(raw: bytes) -> int:

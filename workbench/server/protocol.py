@@ -247,7 +247,7 @@ def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:
 
 def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
     """The elements of nested lists, whose nesting must be that of ``shape``."""
-    if spec.datatype.element is not str:
+    if spec.datatype.element is not str and not nested.are_few(memoryview(raw)):
         return _numbers(bytes(raw), spec, shape, complaint)
     kind: Any = spec.datatype.element
     for _ in shape:
