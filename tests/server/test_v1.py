@@ -82,6 +82,13 @@ def test_columns_are_answered_with_columns(ask: Ask) -> None:
     assert ask("/v1/models/lookup:predict", {"inputs": {"index": [3]}}) == (200, {"outputs": [[6, 7]]})
 
 
+def test_long_rows_are_read_as_short_ones_are(ask: Ask) -> None:
+    long = b",".join(b"%d.%b" % (number, b"0" * 2000) for number in (1, 2, 3))
+    assert ask(PREDICT, b'{"instances": [[%b]]}' % long) == ask(PREDICT, {"instances": [[1, 2, 3]]})
+    assert ask(PREDICT, b'{"instances": [[%b, 4]]}' % long)[0] == 400
+    assert ask(PREDICT, b'{"instances": [[%b], [%b, 4]]}' % (long, long))[0] == 400
+
+
 def test_a_version_can_be_named(ask: Ask) -> None:
     for version in ("1", "10"):
         _, answer = ask(f"/v1/models/affine/versions/{version}:predict", {"instances": [[1, 0, 0]]})

@@ -249,7 +249,7 @@ def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:
 
 def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
     """The elements of nested lists, whose nesting must be that of ``shape``."""
-    if spec.datatype.element is not str:
+    if spec.datatype.element is not str and not nested.are_few(memoryview(raw)):
         return _numbers(bytes(raw), spec, shape, complaint)
     kind: Any = spec.datatype.element
     for _ in shape:
@@ -273,16 +273,15 @@ def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: 
 
 
 def _numbers(raw: bytes, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
-    if nested.depth(raw) != len(shape):
-        raise RequestError(400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}")
+    wrong = f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}"
     if not nested.has_shape(raw, shape):
+        if nested.depth(raw) != len(shape):
+            raise RequestError(400, f"{wrong}: {complaint}")
         raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
     try:
         return spec.datatype.decode(msgspec.Raw(nested.flat(raw)))
     except msgspec.MsgspecError as error:
-        raise RequestError(
-            400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {error}"
-        ) from None
+        raise RequestError(400, f"{wrong}: {error}") from None
 
 
 def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:

@@ -144,12 +144,13 @@ def written(asked: AskedV1, results: Sequence[Array]) -> dict[str, Any]:
 
 def tensor(raw: bytes, spec: TensorSpec) -> Array:
     """The array in nested lists of JSON; RequestError 400 where they are not what the model takes as ``spec``."""
-    shape, elements = (_strings if spec.datatype.element is str else _numbers)(raw, spec)
+    read = _from_lists if spec.datatype.element is str or nested.are_few(raw) else _from_brackets
+    shape, elements = read(raw, spec)
     spec_of(spec.name, spec.datatype.name, shape, {spec.name: spec})
     return converted(elements, spec).reshape(shape)
 
 
-def _numbers(raw: bytes, spec: TensorSpec) -> tuple[list[int], list[Any]]:
+def _from_brackets(raw: bytes, spec: TensorSpec) -> tuple[list[int], list[Any]]:
     shape = nested.shape_of(raw, spec.shape) if spec.shape else []
     if shape is None or not spec.shape and nested.depth(raw):
         raise _misfit(spec)
@@ -159,9 +160,9 @@ def _numbers(raw: bytes, spec: TensorSpec) -> tuple[list[int], list[Any]]:
         raise _misfit(spec, error) from None
 
 
-def _strings(raw: bytes, spec: TensorSpec) -> tuple[list[int], list[Any]]:
+def _from_lists(raw: bytes, spec: TensorSpec) -> tuple[list[int], list[Any]]:
     try:
-        values: Any = _lists_of_strings(len(spec.shape)).decode(raw)
+        values: Any = _lists(spec.datatype.element, len(spec.shape)).decode(raw)
     except _UNREADABLE as error:
         raise _misfit(spec, error) from None
     elements = values if spec.shape else [values]
@@ -227,8 +228,8 @@ def _check_names(given: Mapping[str, msgspec.Raw], specs: Mapping[str, TensorSpe
 
 
 @functools.cache
-def _lists_of_strings(depth: int) -> msgspec.json.Decoder[Any]:
-    kind: Any = str
+def _lists(element: type, depth: int) -> msgspec.json.Decoder[Any]:
+    kind: Any = element
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)
