@@ -6,12 +6,12 @@ field              meaning
 time               when the request's head had arrived (UTC)
 method, path       as they were sent, without the query string; a path is cut after 1024 characters
 status             of the response; 499 where the client went away before there was one
-duration_ms        from the head's arrival until the response was handed to the system
+duration_us        from the head's arrival until the response was handed to the system; microseconds
 request_bytes      of the body
 response_bytes     of the body
 model, version     which answered, where it came that far
-queue_ms           before the run that computed it
-compute_ms         of that run
+queue_us           before the run that computed it
+compute_us         of that run
 batch_rows         of that run: its own rows and those that joined
 cached             true where the answer was in the cache
 trace_id, span_id  of W3C trace context; the span is this request, and the response tells it
@@ -49,13 +49,13 @@ class Line(msgspec.Struct, omit_defaults=True):
     method: str
     path: str
     status: int
-    duration_ms: float
+    duration_us: int
     request_bytes: int
     response_bytes: int
     model: str = ""
     version: str = ""
-    queue_ms: float = -1.0
-    compute_ms: float = -1.0
+    queue_us: int = -1
+    compute_us: int = -1
     batch_rows: int = 0
     cached: bool = False
     trace_id: str = ""
@@ -105,27 +105,22 @@ _encoder = msgspec.json.Encoder()
 
 def _line(exchange: Exchange) -> Line:
     line = Line(
-        time=datetime.fromtimestamp(exchange.begun_ns / 1e9, UTC),
-        method=exchange.method,
-        path=exchange.path[:_LONGEST_PATH],
-        status=exchange.status or CLIENT_GONE,
-        duration_ms=_ms(exchange.seconds),
-        request_bytes=exchange.received,
-        response_bytes=exchange.sent,
-        model=exchange.model,
-        version=exchange.version,
-        batch_rows=exchange.rows,
+        datetime.fromtimestamp(exchange.begun_ns / 1e9, UTC),
+        exchange.method,
+        exchange.path[:_LONGEST_PATH],
+        exchange.status or CLIENT_GONE,
+        int(exchange.seconds * 1e6),
+        exchange.received,
+        exchange.sent,
+        exchange.model,
+        exchange.version,
         cached=exchange.cached,
-        trace_id=f"{exchange.trace_id:032x}",
-        span_id=f"{exchange.span_id:016x}",
+        trace_id=exchange.trace_id,
+        span_id=exchange.span_id,
+        parent_id=exchange.parent_id,
     )
     if exchange.queue >= 0:
-        line.queue_ms = _ms(exchange.queue)
-        line.compute_ms = _ms(exchange.compute)
-    if exchange.parent_id:
-        line.parent_id = f"{exchange.parent_id:016x}"
+        line.queue_us = int(exchange.queue * 1e6)
+        line.compute_us = int(exchange.compute * 1e6)
+        line.batch_rows = exchange.rows
     return line
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)

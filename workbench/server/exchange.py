@@ -20,6 +20,10 @@ SAMPLED = 0b01
 _RANDOM = 0b10
 """The flag of a trace whose id is random. Other flags have no meaning yet and are not passed on."""
 
+_NOT_ZERO = 1 << 191 | 1 << 127
+"""Bits of a new span's and a new trace's id that are always set, for no id may be zero. Ids are told to the client
+anyway: they have to be different, not secret."""
+
 
 class Exchange:
     """One request and what became of it. Times are seconds of ``time.perf_counter``."""
@@ -50,21 +54,22 @@ class Exchange:
         """Rows of that run: its own and those of others that joined."""
         self.cached = False
         """Whether the answer was in the cache."""
+        drawn = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
+        self.span_id = drawn[:16]
         found = traceparent and _TRACEPARENT.fullmatch(traceparent)
         if found and not (found[1] == b"00" and found[5]):
-            self.trace_id = int(found[2], 16)
-            self.parent_id = int(found[3], 16)
+            self.trace_id = found[2].decode()
+            self.parent_id = found[3].decode()
             self.flags = int(found[4], 16) & (SAMPLED | _RANDOM)
         else:
-            self.trace_id = _drawn(128)
-            self.parent_id = 0
+            self.trace_id = drawn[16:]
+            self.parent_id = ""
             self.flags = _RANDOM
-        self.span_id = _drawn(64)
 
     @property
     def traceparent(self) -> bytes:
         """What the client is told: the trace, and this exchange's own span in it."""
-        return b"00-%032x-%016x-%02x" % (self.trace_id, self.span_id, self.flags)
+        return f"00-{self.trace_id}-{self.span_id}-0{self.flags}".encode()
 
     def computed(self, queue: float, compute: float, rows: int) -> None:
         """Notes the run that computed the request: seconds before it, its own, and its rows."""
@@ -75,8 +80,3 @@ class Exchange:
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 """The exchange of the running task."""
-
-
-def _drawn(bits: int) -> int:
-    # Ids are told to the client anyway: they have to be different, not secret.
-    return random.getrandbits(bits) or 1

@@ -2,9 +2,10 @@
 
 For each feature of an input, and each score of an output: how many values, missing (NaN) and infinite ones, least,
 greatest, mean, standard deviation, and a histogram. For outputs that are labels: how often each was answered. They
-are computed by a thread that takes at most 2% of one processor's time; where more comes than that is enough for, it
-sees a uniform sample, and ``rows_seen`` of ``rows`` says how large it was. Of a request nothing is kept but its part
-in these numbers, among which the least and the greatest are somebody's, and labels are as they were answered.
+are computed by a thread that takes at most 2% of one processor's time and looks at most at 1024 requests each quarter
+of a second; where more come it sees a uniform sample of them, and ``rows_seen`` of ``rows`` says how large it was. Of
+a request nothing is kept but its part in these numbers, among which the least and the greatest are somebody's, and
+labels are as they were answered.
 
 The histograms of a version compare with others only over the same bounds, so they can be given, in
 ``<name>/<version>/reference.json``: in the form in which the answer has them, so that the answer of a server that was
@@ -292,7 +293,7 @@ class InputStatistics:
             # Every request of a period has the same chance to be held at its end (reservoir sampling, Vitter's R).
             at = len(self._held)
             if at >= _HELD_REQUESTS or self._held_bytes >= _HELD_BYTES:
-                at = random.randrange(self._offered)  # noqa: S311 - a sample, no secret
+                at = int(random.random() * self._offered)  # noqa: S311 - a sample, no secret
                 if at >= len(self._held):
                     return
             part = self._part(feed, names, results, rows)

@@ -50,7 +50,8 @@ class Spans:
             self._ids.exchange = each
             context = None
             if each.parent_id:
-                parent = SpanContext(each.trace_id, each.parent_id, is_remote=True, trace_flags=TraceFlags(each.flags))
+                ids = int(each.trace_id, 16), int(each.parent_id, 16)
+                parent = SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(each.flags))
                 context = set_span_in_context(NonRecordingSpan(parent))
             span = self._tracer.start_span(
                 f"infer {each.model}",
@@ -75,11 +76,11 @@ class GivenIds(IdGenerator):
 
     def generate_span_id(self) -> int:
         """The exchange's."""
-        return self.exchange.span_id
+        return int(self.exchange.span_id, 16)
 
     def generate_trace_id(self) -> int:
         """The exchange's."""
-        return self.exchange.trace_id
+        return int(self.exchange.trace_id, 16)
 
     def is_trace_id_random(self) -> bool:
         """Whether it is: we drew it."""
