@@ -77,6 +77,8 @@ class App:
         self.max_body = max_body
         self.ready = True
         self.routes: dict[str, Route] = {}
+        self.in_flight: Callable[[], int] = lambda: 0
+        """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
@@ -171,7 +173,7 @@ class App:
             task = asyncio.create_task(_shadow(served.shadow, asked))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
-        return await batcher.infer(asked.feed, asked.outputs, asked.timeout)
+        return await batcher.infer(asked.feed, asked.outputs, asked.timeout, self.in_flight())
 
     async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""

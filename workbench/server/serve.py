@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, settings: Settings) -> None:
         """Serve ``app`` on ``listener``, and over gRPC where the settings say so."""
         super().__init__(config)
+        app.in_flight = lambda: len(self.server_state.tasks)
         self._app = app
         self._listener = listener
         self._settings = settings
