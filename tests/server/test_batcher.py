@@ -279,3 +279,17 @@ def test_how_many_rows_join_is_what_was_measured(tmp_path: Path, monkeypatch: py
         model.joins = 1
         model.warm_up(64)
         assert model.joins == joins
+
+
+def test_where_more_rows_gain_nothing_no_more_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model("m", "1", affine(tmp_path / "m.onnx"), 1)
+    tried: list[int] = []
+
+    def seconds(self: Model, feed: Feed) -> float:
+        tried.append(len(feed["x"]))
+        return 0.0001 * tried[-1]
+
+    monkeypatch.setattr(model_module.Model, "_seconds", seconds)
+    model.warm_up(64)
+    assert max(tried) == 4
+    assert model.joins == 1
