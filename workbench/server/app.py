@@ -92,6 +92,8 @@ class App:
         """Of which a request needs one, but for what tells of health."""
         self.cache: ResponseCache | None = None
         """What was answered, where that may be answered again."""
+        self.in_flight: Callable[[], int] = lambda: 0
+        """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
@@ -199,8 +201,8 @@ class App:
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
         if self.cache is not None:
-            return await self.cache.infer(batcher, asked)
-        return await batcher.infer(asked.feed, asked.outputs, asked.timeout)
+            return await self.cache.infer(batcher, asked, self.in_flight())
+        return await batcher.infer(asked.feed, asked.outputs, asked.timeout, self.in_flight())
 
     async def _statistics(self, what: str, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's statistics extension, and in the same form what is known of inputs and outputs: of all

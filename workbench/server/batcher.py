@@ -1,6 +1,7 @@
 """Dynamic batching: concurrent requests to a model join into one run.
 
-Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins.
+Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins,
+and the run begins with the last of it.
 A slow one runs in a thread: what arrives while it runs joins the next run, so the wait grows with the load by itself.
 """
 
@@ -90,8 +91,13 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def infer(self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None) -> list[Array]:
+    async def infer(
+        self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None, in_flight: int = 0
+    ) -> list[Array]:
         """The arrays of ``outputs`` for ``feed``, which has been checked against the model's inputs.
+
+        ``in_flight``: how many requests the server has taken and not answered yet, where that is known. Once all of
+        them wait here, nobody can join any more before the next turn of the loop.
 
         Raises RequestError: 429 where the queue is full, 504 where ``timeout`` (seconds) passed, 400 where the model
         does not take the values.
@@ -102,7 +108,7 @@ class Batcher:
         if timeout is not None:
             request.deadline = request.arrived + timeout
             late = asyncio.get_running_loop().call_later(timeout, self._expire, request)
-        self._add(request)
+        self._add(request, in_flight)
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -136,7 +142,7 @@ class Batcher:
             seconds = request.deadline - request.arrived
             request.future.set_exception(RequestError(504, f"the answer was not there after {seconds:g} s"))
 
-    def _add(self, request: Request) -> None:
+    def _add(self, request: Request, in_flight: int) -> None:
         self.meter.waiting += 1
         self._idle.clear()
         self._waiting_rows += request.rows
@@ -144,7 +150,13 @@ class Batcher:
         if group is None:
             group = self._waiting[request.key] = deque()
         group.append(request)
-        if not self._running and self._planned is None:
+        if self._running:
+            return
+        if self.meter.waiting == in_flight and not self.model.slow:
+            if self._planned is not None:
+                self._planned.cancel()
+            self._begin()
+        elif self._planned is None:
             self._plan()
 
     def _plan(self) -> None:

@@ -49,13 +49,13 @@ class ResponseCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def infer(self, batcher: Batcher, asked: Asked) -> list[Array]:
-        """The results of a request: from here, or from the model. RequestError as of :meth:`Batcher.infer`."""
+    async def infer(self, batcher: Batcher, asked: Asked, in_flight: int = 0) -> list[Array]:
+        """The results of a request: from here, or from the model, as :meth:`Batcher.infer` has them."""
         key = (batcher.serial, request_digest(asked, batcher.model.inputs))
         entry = self._entries.get(key)
         if entry is None:
             batcher.meter.cache_misses += 1
-            results = await batcher.infer(asked.feed, asked.outputs, asked.timeout)
+            results = await batcher.infer(asked.feed, asked.outputs, asked.timeout, in_flight)
             self._keep(key, results)
             return results
         self._entries.move_to_end(key)

@@ -49,6 +49,7 @@ class Server(uvicorn.Server):
     ) -> None:
         """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``."""
         super().__init__(config)
+        app.in_flight = lambda: len(self.server_state.tasks)
         self._app = app
         self._listener = listener
         self._settings = settings
