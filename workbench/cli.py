@@ -4,12 +4,11 @@ Annotations are evaluated as they stand: as texts, each is compiled again for ev
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from workbench.commands import images, recipes, runs
+from workbench.commands import images, models, recipes, runs
 from workbench.commands.arguments import Json, project_here
 from workbench.errors import MachineLacks, UsageError
 
@@ -49,31 +48,6 @@ def _serve_app(port: int | None) -> None:
         cure = join([sys.executable, "-m", "pip", "install", "textual-serve>=1.1.3"])
         raise MachineLacks("The app in a browser needs textual-serve, which is not installed.", cure) from None
     serve(PORT if port is None else port)
-
-
-def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL")],
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
-    threads: Annotated[int, typer.Option(help="threads of the session")] = 1,
-    grpc_port: Annotated[
-        int | None, typer.Option(metavar="N", min=0, max=65535, help="port for gRPC beside HTTP; 0 for a free one")
-    ] = None,
-) -> None:
-    """The image's server, on this machine."""
-    from workbench.server.errors import PackageMissing, ServerError
-    from workbench.server.serve import serve as serve_models
-
-    if not model.is_file():
-        raise UsageError(f"There is no file {model}.", "Name an ONNX file.")
-    try:
-        serve_models(
-            {model.stem: model}, host=host, port=port, threads=threads, grpc_port=-1 if grpc_port is None else grpc_port
-        )
-    except PackageMissing as error:
-        raise MachineLacks(error.message, error.cure) from error
-    except ServerError as error:
-        raise UsageError(error.message, error.cure) from error
 
 
 def doctor(json: Json = False) -> None:
@@ -116,7 +90,8 @@ for _name, _command in (
     ("scan", images.scan),
     ("dockerfile", images.dockerfile),
     ("eject", images.eject),
-    ("serve", serve),
+    ("serve", models.serve),
+    ("batch", models.batch),
     ("demo", runs.demo),
     ("doctor", doctor),
 ):

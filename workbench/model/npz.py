@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -61,6 +62,55 @@ def read_npz(path: Path, location: str) -> dict[str, Array]:
         return {entry.filename.removesuffix(".npy"): _read_entry(archive, entry, location) for entry in entries}
 
 
+class Stream:
+    """An array of an npz file, read in pieces along its first axis. ``shape`` and ``dtype`` are the whole array's."""
+
+    def __init__(
+        self, file: IO[bytes], location: str, shape: tuple[int, ...], dtype: np.dtype[Any], start: int
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._file = file
+        self._location = location
+        self._start = start
+        self._width = math.prod(shape[1:]) * dtype.itemsize
+
+    def seek(self, row: int) -> None:
+        """Goes on at ``row``. Raises as :func:`read_npz`."""
+        with _told(self._location):
+            self._file.seek(self._start + row * self._width)
+
+    def read(self, rows: int) -> Array:
+        """The next ``rows`` rows, which the array must still have. Raises as :func:`read_npz`."""
+        with _told(self._location):
+            data = self._file.read(rows * self._width)
+            array: Array = np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
+        return array.astype(self.dtype.newbyteorder("="), copy=False)
+
+
+def open_streams(path: Path, location: str, opened: ExitStack) -> dict[str, Stream]:
+    """Every array of the file that has axes, for reading in pieces, however large; they are closed with ``opened``.
+
+    Raises as :func:`read_npz`; also for an array in Fortran order, whose rows do not lie together.
+    """
+    found = {}
+    with _told(location):
+        archive = opened.enter_context(zipfile.ZipFile(path))
+        for entry in _checked_entries(archive, location, None):
+            name = entry.filename.removesuffix(".npy")
+            shape, fortran, dtype, start = _checked_header(archive, entry, location)
+            if fortran and len(shape) > 1:
+                raise UsageError(
+                    f"{location}: the array {name!r} is in Fortran order, so it cannot be read row by row.",
+                    "Save it as numpy.ascontiguousarray(array).",
+                )
+            if shape:
+                file = opened.enter_context(archive.open(entry))
+                found[name] = Stream(file, location, shape, dtype, start)
+                found[name].seek(0)
+    return found
+
+
 @contextmanager
 def _told(location: str) -> Iterator[None]:
     """Turns what a damaged file meets into a sentence."""
@@ -79,13 +129,27 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write the arrays uncompressed, in the given order, without the time of day that numpy puts into zip entries."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w", force_zip64=True) as stream:
+            with archive.open(_entry_for(name), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
 
 
-def _checked_entries(archive: zipfile.ZipFile, location: str) -> list[zipfile.ZipInfo]:
+def write_npz_from(path: Path, files: Mapping[str, tuple[Path, tuple[int, ...], np.dtype[Any]]]) -> None:
+    """As :func:`write_npz`, of arrays whose values lie in files: by name the file, the shape and the dtype."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, (source, shape, dtype) in files.items():
+            described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            with archive.open(_entry_for(name), "w", force_zip64=True) as stream, source.open("rb") as values:
+                np.lib.format.write_array_header_1_0(stream, described)
+                shutil.copyfileobj(values, stream, 1 << 20)
+
+
+def _entry_for(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _checked_entries(archive: zipfile.ZipFile, location: str, limit: int | None = MAX_BYTES) -> list[zipfile.ZipInfo]:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if not names or not all(name.endswith(".npy") for name in names) or len(set(names)) < len(names):
@@ -94,9 +158,9 @@ def _checked_entries(archive: zipfile.ZipFile, location: str) -> list[zipfile.Zi
             "Write it with numpy.savez(file, x=..., y=...).",
         )
     total = sum(entry.file_size for entry in entries)
-    if total > MAX_BYTES:
+    if limit is not None and total > limit:
         raise UsageError(
-            f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {MAX_BYTES / 2**30:.0f} GiB.",
+            f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {limit / 2**30:.0f} GiB.",
             "Give a smaller sample of the data.",
         )
     return entries

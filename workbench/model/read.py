@@ -40,6 +40,14 @@ def read_model(path: Path, location: str) -> tuple[ModelProto, dict[str, str]]:
     return model, {(folder / name).as_posix(): _digest(file) for name, file in resolved.items()}
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside the model in ``path`` that hold weights of it, there or not. Raises as :func:`read_model`."""
+    tensors = [
+        tensor for tensor in all_tensors(_parse(path, str(path))) if tensor.data_location == TensorProto.EXTERNAL
+    ]
+    return [path.parent / name for name in sorted({_external(tensor, "location") for tensor in tensors})]
+
+
 def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
     """Every graph of the model: the main one and the bodies of If, Loop and Scan."""
     yield model.graph

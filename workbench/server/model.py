@@ -75,7 +75,7 @@ class Model:
             return error.message
         self.row_seconds = alone
         self.slow = alone * 1e9 > SLOW_NS
-        if rows > 1 and self._has_rows():
+        if rows > 1 and self.has_rows():
             self.joins, self.row_seconds = self._best_rows(rows, alone)
         return ""
 
@@ -91,7 +91,7 @@ class Model:
             return rows, (object(),)  # the model will say what it thinks of that; nobody joins
         return rows, (*outputs, *[array.shape[1:] for array in arrays])
 
-    def _has_rows(self) -> bool:
+    def has_rows(self) -> bool:
         """Whether the first axis of everything counts rows that do not touch each other.
 
         That an axis is dynamic does not say it: it may be a sequence. So two rows are computed alone and together.

@@ -89,27 +89,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(
-    models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8000, threads: int = 1, grpc_port: int = -1
-) -> None:
-    """Serve the model files of ``models`` by name, each as version 1, until SIGTERM or SIGINT; over gRPC as well where
-    ``grpc_port`` is not negative.
-
-    Raises ServerError where a model cannot be loaded or a port cannot be had.
-    """
-    files = {name: {"1": path} for name, path in models.items()}
-    serve_files(files, Settings(host=host, port=port, threads=threads, grpc_port=grpc_port))
-
-
 def serve_folder(settings: Settings) -> None:
-    """Serve every model below ``settings.models``; as :func:`serve` else."""
+    """Serve every model below ``settings.models``; as :func:`serve_files` else."""
     serve_files(find_models(settings.models), settings, settings.models)
 
 
 def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, folder: Path | None = None) -> None:
     """Serve model files by name and version, which lie in ``folder`` where clients may load others of it.
 
-    Returns after SIGTERM or SIGINT, when nothing is in flight any more.
+    Returns after SIGTERM or SIGINT, when nothing is in flight any more. Raises ServerError where a model cannot be
+    loaded or a port cannot be had.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
     with contextlib.ExitStack() as open_:
