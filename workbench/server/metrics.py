@@ -7,6 +7,8 @@ Names are those of Triton without its prefix, in seconds as Prometheus asks for
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -16,6 +18,9 @@ from prometheus_client.registry import CollectorRegistry
 
 from workbench.server.batcher import Batcher
 from workbench.server.meter import Histogram
+
+if TYPE_CHECKING:
+    from workbench.server.shared import Counted
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
@@ -29,7 +34,7 @@ _HISTOGRAMS = (
 class ModelCollector:
     """The numbers of the models that ``batchers`` gives, which may be others at each scrape."""
 
-    def __init__(self, batchers: Iterable[Batcher]) -> None:
+    def __init__(self, batchers: Iterable[Batcher | Counted]) -> None:
         self._batchers = batchers
 
     def describe(self) -> Sequence[Metric]:
@@ -63,10 +68,39 @@ class ModelCollector:
             yield family
 
 
-def exposition(batchers: Iterable[Batcher]) -> CollectorRegistry:
-    """A registry of the models' numbers and those of the process."""
+class ProcessesCollector:
+    """The numbers of several processes, summed up; the start is that of the first."""
+
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._each = [ProcessCollector(pid=partial(int, pid), registry=None) for pid in processes]
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing: a scrape tells what there is."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics."""
+        sums: dict[str, Metric] = {}
+        for collector in self._each:
+            for metric in collector.collect():
+                known = sums.setdefault(metric.name, metric)
+                if known is metric:
+                    continue
+                least = metric.name == "process_start_time_seconds"
+                known.samples = [
+                    one._replace(value=min(one.value, other.value) if least else one.value + other.value)
+                    for one, other in zip(known.samples, metric.samples, strict=True)
+                ]
+        yield from sums.values()
+
+
+def exposition(batchers: Iterable[Batcher | Counted], processes: Sequence[int] = ()) -> CollectorRegistry:
+    """A registry of the models' numbers and those of the process, or of all ``processes``."""
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    if processes:
+        registry.register(ProcessesCollector(processes))
+    else:
+        ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(ModelCollector(batchers))
     return registry
