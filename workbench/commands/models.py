@@ -48,8 +48,11 @@ def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file")],
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 without")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 without; 0 for a free one")] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="processes with the model; auto: one per CPU; 1 without")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="threads of a session; without as many as CPUs are allowed")
+        int | None, typer.Option(min=1, metavar="N", help="threads of a session; without the CPUs of its worker")
     ] = None,
     batch_rows: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="most rows that requests are joined to; 64 without")
@@ -71,6 +74,7 @@ def serve(
     given = {
         "HOST": host,
         "PORT": port,
+        "WORKERS": workers,
         "THREADS": threads,
         "BATCH_ROWS": batch_rows,
         "DEVICE": device,

@@ -27,6 +27,7 @@ from workbench.server.tensors import Array
 if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.cache import ResponseCache
+    from workbench.server.shared import Shared
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -94,6 +95,8 @@ class App:
         """What was answered, where that may be answered again."""
         self.in_flight: Callable[[], int] = lambda: 0
         """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
+        self.shared: Shared | None = None
+        """The numbers of all workers, where this is one of several."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
@@ -214,10 +217,15 @@ class App:
             case [name]:
                 batchers = list(self.repository.served(name).versions.values())
             case [name, "versions", version]:
-                batchers = [self.repository.get(name, version)]
+                batchers = [self.repository.look_up(name, version)]
             case _:
                 raise RequestError(404, f"there is nothing at {scope['path']!r}")
         await body.read()
+        if what == "stats" and self.shared is not None:
+            await self.shared.gather()
+            asked = {(each.model.name, each.model.version) for each in batchers}
+            known = [each for each in self.shared if (each.model.name, each.model.version) in asked]
+            return Response(encode(model_stats(known)))
         if what == "stats":
             return Response(encode(model_stats(batchers)))
         followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]

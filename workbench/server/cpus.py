@@ -21,9 +21,14 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float:
     return min([*quotas, float(len(os.sched_getaffinity(0)))])
 
 
-def default_threads() -> int:
-    """A thread for each processor, at least one."""
-    return max(1, math.ceil(cpu_limit()))
+def default_threads(workers: int = 1) -> int:
+    """A thread for each processor of those that each of ``workers`` has its share of; at least one."""
+    return max(1, math.ceil(cpu_limit() / workers))
+
+
+def default_workers() -> int:
+    """A worker for each whole processor, at least one."""
+    return max(1, math.floor(cpu_limit()))
 
 
 def _folders(root: Path, membership: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ Names are those of Triton without its prefix, in seconds as Prometheus asks for
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,6 +23,7 @@ from workbench.server.meter import Histogram
 if TYPE_CHECKING:
     from workbench.server.cache import ResponseCache
     from workbench.server.observe import Observer
+    from workbench.server.shared import Counted
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
@@ -35,7 +37,7 @@ _HISTOGRAMS = (
 class ModelCollector:
     """The numbers of the models that ``batchers`` gives, which may be others at each scrape."""
 
-    def __init__(self, batchers: Iterable[Batcher]) -> None:
+    def __init__(self, batchers: Iterable[Batcher | Counted]) -> None:
         self._batchers = batchers
 
     def describe(self) -> Sequence[Metric]:
@@ -72,7 +74,7 @@ class ModelCollector:
 class CacheCollector:
     """The numbers of the response cache."""
 
-    def __init__(self, cache: ResponseCache, batchers: Iterable[Batcher]) -> None:
+    def __init__(self, cache: ResponseCache, batchers: Iterable[Batcher | Counted]) -> None:
         self._cache = cache
         self._batchers = batchers
 
@@ -112,13 +114,45 @@ class LossCollector:
             yield CounterMetricFamily("trace_spans_lost", "Spans that were not made.", value=self._observer.tracer.lost)
 
 
+class ProcessesCollector:
+    """The numbers of several processes, summed up; the start is that of the first."""
+
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._each = [ProcessCollector(pid=partial(int, pid), registry=None) for pid in processes]
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing: a scrape tells what there is."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics."""
+        sums: dict[str, Metric] = {}
+        for collector in self._each:
+            for metric in collector.collect():
+                known = sums.setdefault(metric.name, metric)
+                if known is metric:
+                    continue
+                least = metric.name == "process_start_time_seconds"
+                known.samples = [
+                    one._replace(value=min(one.value, other.value) if least else one.value + other.value)
+                    for one, other in zip(known.samples, metric.samples, strict=True)
+                ]
+        yield from sums.values()
+
+
 def exposition(
-    batchers: Iterable[Batcher], cache: ResponseCache | None = None, observer: Observer | None = None
+    batchers: Iterable[Batcher | Counted],
+    cache: ResponseCache | None = None,
+    observer: Observer | None = None,
+    processes: Sequence[int] = (),
 ) -> CollectorRegistry:
-    """A registry of the models' numbers, of the process, of GPUs, and of those of ``cache`` and ``observer`` that are
-    there."""
+    """A registry of the models' numbers, of the process or of all ``processes``, of GPUs, and of those of ``cache`` and
+    ``observer`` that are there."""
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    if processes:
+        registry.register(ProcessesCollector(processes))
+    else:
+        ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(ModelCollector(batchers))
     if (gpus := gpu_collector()) is not None:

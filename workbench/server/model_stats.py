@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from workbench.server.batcher import Batcher
+from workbench.server.shared import Counted
 
 
-def model_stats(batchers: Iterable[Batcher]) -> dict[str, Any]:
+def model_stats(batchers: Iterable[Batcher | Counted]) -> dict[str, Any]:
     """The statistics of each of ``batchers``, as the extension answers them."""
     return {"model_stats": [_of(each) for each in batchers]}
 
 
-def _of(batcher: Batcher) -> dict[str, Any]:
+def _of(batcher: Batcher | Counted) -> dict[str, Any]:
     meter = batcher.meter
     computed = sum(count for count, _ in meter.runs.values())
     return {

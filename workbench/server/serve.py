@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -12,7 +13,7 @@ import socket
 import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 import uvloop
@@ -20,7 +21,7 @@ import uvloop
 from workbench.server import platforms
 from workbench.server.app import App, Response, Route, Scope
 from workbench.server.connection import Connection
-from workbench.server.devices import choose
+from workbench.server.devices import Device, choose
 from workbench.server.errors import PackageMissing, ServerError
 from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.grpc_service import Service
     from workbench.server.observe import Observer
+    from workbench.server.shared import Shared
     from workbench.server.tls import Pem
+    from workbench.server.workers import Place
+
+Files = Mapping[str, Mapping[str, Path]]
+"""Model files by name and version."""
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
@@ -55,6 +61,13 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._pem = pem
         self._grpc: Service | None = None
+        self._parent = -1
+        self._shared: Shared | None = None
+
+    def join(self, parent: int, shared: Shared) -> None:
+        """Be one of several workers: tell the others its numbers, and stop when the pipe ``parent`` closes."""
+        self._parent = parent
+        self._shared = shared
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
@@ -66,6 +79,10 @@ class Server(uvicorn.Server):
             self._grpc = Service(self._app, float(settings.client_patience))
             ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
         await super().startup(sockets)
+        if self._shared is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._parent, self._orphaned)
+            self._shared.listen(loop)
         secure = self.config.ssl is not None
         _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
 
@@ -84,6 +101,10 @@ class Server(uvicorn.Server):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._parent)
+        self._stop()
+
     def _stop(self, *_: object) -> None:
         self._app.ready = False
         self.should_exit = True
@@ -94,20 +115,75 @@ def serve_folder(settings: Settings) -> None:
     serve_files(find_models(settings.models), settings, settings.models)
 
 
-def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, folder: Path | None = None) -> None:
+def serve_files(files: Files, settings: Settings, folder: Path | None = None) -> None:
     """Serve model files by name and version, which lie in ``folder`` where clients may load others of it.
 
     Returns after SIGTERM or SIGINT, when nothing is in flight any more. Raises ServerError where a model cannot be
-    loaded or a port cannot be had.
+    loaded or a port cannot be had, SystemExit where workers end and no other can start.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    with contextlib.ExitStack() as open_:
-        # The ports first: a taken one is known before a large model has been loaded.
-        listener = open_.enter_context(_listen(settings.host, settings.port, "WORKBENCH_PORT"))
+    # The ports first: a taken one is known before a large model has been loaded.
+    with _listen(settings.host, settings.port, "WORKBENCH_PORT") as listener:
         if settings.grpc_port >= 0:
             _import_grpc()
             _listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT").close()
-        keys, secure, pem = _guards(settings)
+        guards = _guards(settings)
+        if settings.workers == 1:
+            _serve(files, settings, folder, device, listener, guards)
+        else:
+            _serve_with_workers(files, settings, folder, device, listener, guards)
+
+
+def _serve_with_workers(
+    files: Files, settings: Settings, folder: Path | None, device: Device, listener: socket.socket, guards: Guards
+) -> None:
+    from workbench.server.workers import UNUSABLE, Parent
+
+    for alone, asked, told in (
+        ("WORKBENCH_REPOSITORY", settings.repository, "models cannot be loaded and unloaded"),
+        ("WORKBENCH_GRPC_PORT", settings.grpc_port >= 0, "there is no gRPC"),
+        ("WORKBENCH_INPUT_STATS", settings.input_stats, "inputs cannot be followed"),
+    ):
+        if asked:
+            raise ServerError(
+                f"With {settings.workers} workers {told}: each has its own.",
+                f"Set WORKBENCH_WORKERS=1, or unset {alone}.",
+            )
+
+    def work(place: Place) -> int:
+        own = dataclasses.replace(settings, ready_fd=place.ready)
+        try:
+            _serve(files, own, folder, device, listener, guards, place)
+        except ServerError as error:
+            _log(str(error))
+            return UNUSABLE
+        return 0
+
+    def ready() -> None:
+        _log(f"{settings.workers} workers, {settings.threads} threads each, are ready")
+        host, port = listener.getsockname()[:2]
+        _tell_ready(settings.ready_fd, host, {"port": port})
+
+    # What is imported by now is shared with the workers as long as nobody writes to it, which a collection would do.
+    gc.collect()
+    gc.freeze()
+    # Nobody is to wait for a parent that only waits for its workers: the listener is closed first.
+    stop = listener.close
+    if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=_log).run():
+        raise SystemExit(status)
+
+
+def _serve(
+    files: Files,
+    settings: Settings,
+    folder: Path | None,
+    device: Device,
+    listener: socket.socket,
+    guards: Guards,
+    place: Place | None = None,
+) -> None:
+    """Serve in this process, which is one of several workers where it has a ``place`` among them."""
+    with contextlib.ExitStack() as open_:
         observer = follow = None
         if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
             from workbench.server.observe import observing
@@ -119,15 +195,7 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
             follow = open_.enter_context(absorbing())
         loader = Loader(settings.threads, settings.limits, device, _log, follow)
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
-        app = App(repository, settings.max_body, change_repository=settings.repository)
-        app.keys = keys
-        if settings.cache_bytes:
-            from workbench.server.cache import ResponseCache
-
-            app.cache = ResponseCache(settings.cache_bytes)
-        app.routes["/metrics"] = metrics_route(app, observer)
-        app.routes["/openapi.json"] = openapi_route(app)
-        platforms.install(app, settings.platform, settings.platform_model)
+        app = _app(repository, settings, guards, observer)
         connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
             app if observer is None else observer.observed(app),
@@ -145,15 +213,42 @@ def serve_files(files: Mapping[str, Mapping[str, Path]], settings: Settings, fol
             backlog=BACKLOG,
         )
         config.load()
-        config.ssl = secure
+        config.ssl = guards.secure
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        uvloop.run(Server(config, app, listener, settings, pem).serve([listener]))
+        server = Server(config, app, listener, settings, guards.pem)
+        if place is not None:
+            from workbench.server.shared import Shared
+
+            app.shared = Shared(place.board, place.number, repository)
+            server.join(place.parent, app.shared)
+        uvloop.run(server.serve([listener]))
 
 
-def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None, Pem | None]:
-    """What lets clients in, read before a large model is, TLS once for each protocol; None where all may come."""
+def _app(repository: Repository, settings: Settings, guards: Guards, observer: Observer | None) -> App:
+    app = App(repository, settings.max_body, change_repository=settings.repository)
+    app.keys = guards.keys
+    if settings.cache_bytes:
+        from workbench.server.cache import ResponseCache
+
+        app.cache = ResponseCache(settings.cache_bytes)
+    app.routes["/metrics"] = metrics_route(app, observer)
+    app.routes["/openapi.json"] = openapi_route(app)
+    platforms.install(app, settings.platform, settings.platform_model)
+    return app
+
+
+class Guards(NamedTuple):
+    """What lets clients in: keys, and TLS once for each protocol; None where all may come."""
+
+    keys: ApiKeys | None = None
+    secure: ssl.SSLContext | None = None
+    pem: Pem | None = None
+
+
+def _guards(settings: Settings) -> Guards:
+    """What lets clients in; read before a large model is."""
     keys = secure = pem = None
     if settings.api_key_file is not None:
         from workbench.server.api_keys import read_keys
@@ -164,17 +259,22 @@ def _guards(settings: Settings) -> tuple[ApiKeys | None, ssl.SSLContext | None, 
 
         files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
         secure, pem = tls_context(*files), read_pem(*files)
-    return keys, secure, pem
+    return Guards(keys, secure, pem)
 
 
 def metrics_route(app: App, observer: Observer | None = None) -> Route:
-    """``GET /metrics``. What it takes is loaded when it is first asked: most start-ups are waited for, no scrape is."""
+    """``GET /metrics``, of all workers where there are several. What it takes is loaded when it is first asked: most
+    start-ups are waited for, no scrape is."""
     registry = None
 
     async def scrape(_scope: Scope, _body: bytes) -> Response:
         nonlocal registry
         from workbench.server import metrics
 
+        if app.shared is not None:
+            await app.shared.gather()
+            told = metrics.text(metrics.exposition(app.shared, processes=app.shared.processes))
+            return Response(told, content_type=metrics.CONTENT_TYPE)
         registry = registry or metrics.exposition(app.repository, app.cache, observer)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
@@ -217,6 +317,10 @@ def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, s
     names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
     grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
     _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{ports['port']}{grpc}")
+    _tell_ready(ready_fd, host, ports)
+
+
+def _tell_ready(ready_fd: int, host: str, ports: Mapping[str, int]) -> None:
     if ready_fd < 0:
         return
     line = {"ready": True, "host": host, **ports, "pid": os.getpid()}

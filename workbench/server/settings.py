@@ -7,7 +7,9 @@ WORKBENCH_HOST             127.0.0.1    address to listen on (the image sets 0.0
 WORKBENCH_PORT             8000         port; 0 takes a free one, which the ready line names
 WORKBENCH_GRPC_PORT                     port for gRPC, 0 for a free one; without it there is no gRPC
 WORKBENCH_MODELS           /models      folder of ``<name>/<version>/model.onnx``
-WORKBENCH_THREADS          CPU limit    intra-op threads of each session; without it as many as the container has CPUs
+WORKBENCH_WORKERS          1            processes that share the port, each with the models; auto: one per whole CPU
+WORKBENCH_THREADS          CPU limit    intra-op threads of each session; without it the container's CPUs are shared out
+                                        among the workers
 WORKBENCH_DEVICE           cpu          cpu or cuda
 WORKBENCH_DEVICE_FALLBACK  0            1: serve from the CPU where cuda is asked for and there is none
 WORKBENCH_BATCH_ROWS       64           most rows of a joined run; 1: requests are never joined
@@ -44,7 +46,7 @@ from pathlib import Path
 import msgspec
 
 from workbench.server.batcher import Limits
-from workbench.server.cpus import default_threads
+from workbench.server.cpus import default_threads, default_workers
 from workbench.server.devices import DEVICES
 from workbench.server.errors import ServerError
 from workbench.server.platforms import PLATFORMS, Platform, detect
@@ -52,6 +54,8 @@ from workbench.server.repository import Traffic
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Variables of OpenTelemetry that say where spans go."""
+
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Settings:
     port: int = 8000
     grpc_port: int = -1
     models: Path = Path("/models")
+    workers: int = 1
     threads: int = 1
     device: str = "cpu"
     device_fallback: bool = False
@@ -87,6 +92,7 @@ class Settings:
 def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings in ``environment`` and the command's ``arguments``; ServerError naming what cannot be used."""
     platform = detect(environment, arguments, _word(environment, "WORKBENCH_PLATFORM", PLATFORMS))
+    workers = workers_for(environment.get("WORKBENCH_WORKERS") or "1")
     limits = Limits(
         rows=_number(environment, "WORKBENCH_BATCH_ROWS", Limits.rows, 1, 65536),
         queue=_number(environment, "WORKBENCH_QUEUE", Limits.queue, 1, 2**20),
@@ -98,7 +104,8 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
         port=_port(environment, platform),
         grpc_port=_number(environment, "WORKBENCH_GRPC_PORT", -1, 0, 65535),
         models=Path(environment.get("WORKBENCH_MODELS") or Settings.models),
-        threads=_number(environment, "WORKBENCH_THREADS", 0, 1, 1024) or default_threads(),
+        workers=workers,
+        threads=_number(environment, "WORKBENCH_THREADS", 0, 1, 1024) or default_threads(workers),
         device=_word(environment, "WORKBENCH_DEVICE", DEVICES),
         device_fallback=_switch(environment, "WORKBENCH_DEVICE_FALLBACK"),
         limits=limits,
@@ -117,6 +124,13 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
         **_tls(environment),
         ready_fd=_number(environment, "WORKBENCH_READY_FD", -1, 0, 2**20),
     )
+
+
+def workers_for(text: str) -> int:
+    """The workers that WORKBENCH_WORKERS asks for: a number, or auto."""
+    if text == "auto":
+        return default_workers()
+    return _number({"WORKBENCH_WORKERS": text}, "WORKBENCH_WORKERS", 1, 1, MAX_WORKERS)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
