@@ -263,7 +263,7 @@ _CHOSEN: Mapping[str, Input] = {"model": Ref("choose", "model"), "signature": Re
 def _image_params(recipe: Recipe) -> dict[str, Any]:
     assert recipe.image is not None
     image = recipe.image
-    facts = {"python": image.python, "device": image.device, "port": image.port, "threads": image.limits.cpus}
+    facts = {"python": image.python, "device": image.device, "port": image.port}
     grpc = {"grpc": image.grpc} if image.grpc else {}
     return {"name": recipe.name, **facts, **grpc, **_CREATED}
 

@@ -146,6 +146,8 @@ def asker(app: App) -> Ask:
         assert given[b"content-length"] == b"%d" % len(content["body"])
         if given[b"content-type"] == b"application/octet-stream":
             return start["status"], content["body"], int(given[b"inference-header-content-length"])
+        if given[b"content-type"] != b"application/json":
+            return start["status"], content["body"], given[b"content-type"].decode()
         return start["status"], json.loads(content["body"])
 
     return ask

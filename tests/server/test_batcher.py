@@ -85,6 +85,22 @@ def test_what_arrives_together_is_one_run_and_each_gets_its_own(make: Any) -> No
     assert (meter.queue.count, meter.compute.count) == (3, 1)
 
 
+@pytest.mark.parametrize(("in_flight", "rows"), [(3, [3]), (4, [])])
+def test_a_run_begins_once_all_that_the_server_has_taken_wait_for_it(
+    make: Any, in_flight: int, rows: list[int]
+) -> None:
+    model, batcher = make()
+
+    async def work() -> None:
+        asked = [asyncio.create_task(batcher.infer(row(1), ["double"], in_flight=in_flight)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert model.rows == rows  # the other one may still come in the next turn of the loop
+        await asyncio.gather(*asked)
+
+    run(work())
+    assert model.rows == [3]
+
+
 def test_a_run_has_no_more_rows_than_it_may(make: Any) -> None:
     model, batcher = make(rows=4)
 
@@ -263,3 +279,17 @@ def test_how_many_rows_join_is_what_was_measured(tmp_path: Path, monkeypatch: py
         model.joins = 1
         model.warm_up(64)
         assert model.joins == joins
+
+
+def test_where_more_rows_gain_nothing_no_more_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model("m", "1", affine(tmp_path / "m.onnx"), 1)
+    tried: list[int] = []
+
+    def seconds(self: Model, feed: Feed) -> float:
+        tried.append(len(feed["x"]))
+        return 0.0001 * tried[-1]
+
+    monkeypatch.setattr(model_module.Model, "_seconds", seconds)
+    model.warm_up(64)
+    assert max(tried) == 4
+    assert model.joins == 1

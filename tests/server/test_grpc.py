@@ -324,8 +324,8 @@ def counted(server: Process, name: str) -> float:
 
 
 def test_who_has_given_up_by_the_deadline_is_not_computed(lazy: Path) -> None:
-    settings = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_QUEUE_WAIT": "600"}
-    with running(lazy, **settings) as server, connected(server) as channel:
+    patient = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_QUEUE_WAIT": "600"}
+    with running(lazy, **patient) as server, connected(server) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         request = asking(GOOD, model="slow")
         before = [stub.ModelInfer.future(request) for _ in range(3)]
@@ -438,6 +438,7 @@ def test_sigterm_tells_who_watches_and_finishes_what_is_in_flight(lazy: Path) ->
         late = stub.ModelInfer.future(asking(GOOD, model="slow"), timeout=60)
         assert [answer.code() for answer in answers] == [Code.OK, Code.OK]
         assert late.code() == Code.UNAVAILABLE
+        assert server.process.wait(60) == 0
 
 
 def test_a_taken_port_is_named_before_models_are_loaded(tmp_path: Path) -> None:

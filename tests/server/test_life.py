@@ -150,6 +150,23 @@ def test_what_is_no_http_is_answered_with_the_protocols_error(server: Process) -
     assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
+def test_what_came_before_nonsense_is_answered_first_and_alone(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(head(len(BODY)) + BODY + head(len(BODY)) + BODY + b"\0nonsense\r\n\r\n")
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    with server.connect() as connection:
+        connection.sendall(head(len(BODY), "").replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nX"))
+        connection.sendall(b"nonsense\r\n")
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.end()
+    assert (code, "Traceback" in err) == (0, False), err
+
+
 def test_an_error_leaves_the_connection_open_where_little_is_unread(server: Process) -> None:
     with server.connect() as connection:
         for path in ("none", "affine"):

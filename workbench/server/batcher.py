@@ -1,12 +1,14 @@
 """Dynamic batching: concurrent requests to a model join into one run.
 
-Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins.
+Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins,
+and the run begins with the last of it.
 A slow one runs in a thread: what arrives while it runs joins the next run, so the wait grows with the load by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections import deque
@@ -18,14 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.server.errors import RequestError
+from workbench.server.exchange import current
 from workbench.server.meter import Meter
 from workbench.server.tensors import Array
 
 if TYPE_CHECKING:
+    from workbench.server.input_stats import InputStatistics
     from workbench.server.model import Model
 
 Key = tuple[object, ...]
 Outcome = list[Array] | RequestError
+
+_serials = itertools.count()
 
 _WEIGHT = 0.1
 """Of the newest run in the running mean of what a row costs."""
@@ -49,7 +55,7 @@ class Limits:
 class Request:
     """A request that waits."""
 
-    __slots__ = ("arrived", "deadline", "feed", "future", "key", "outputs", "rows")
+    __slots__ = ("arrived", "deadline", "exchange", "feed", "future", "key", "outputs", "rows")
 
     def __init__(self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key) -> None:
         self.feed = feed
@@ -58,15 +64,22 @@ class Request:
         self.key = key
         self.arrived = time.perf_counter()
         self.deadline = math.inf
+        self.exchange = current.get()
         self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
 
 
 class Batcher:
     """The queue in front of ``model``. Slow runs go to ``pool``; what happens is counted by ``meter``."""
 
-    def __init__(self, model: Model, limits: Limits, pool: Executor, meter: Meter) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, pool: Executor, meter: Meter, statistics: InputStatistics | None = None
+    ) -> None:
         self.model = model
         self.meter = meter
+        self.statistics = statistics
+        """Of what it is asked and answers, where they are wanted."""
+        self.serial = next(_serials)
+        """Which loading of a model this is: another one for each in this process."""
         self._limits = limits
         self._pool = pool
         self._waiting: dict[Key, deque[Request]] = {}
@@ -78,8 +91,13 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def infer(self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None) -> list[Array]:
+    async def infer(
+        self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None, in_flight: int = 0
+    ) -> list[Array]:
         """The arrays of ``outputs`` for ``feed``, which has been checked against the model's inputs.
+
+        ``in_flight``: how many requests the server has taken and not answered yet, where that is known. Once all of
+        them wait here, nobody can join any more before the next turn of the loop.
 
         Raises RequestError: 429 where the queue is full, 504 where ``timeout`` (seconds) passed, 400 where the model
         does not take the values.
@@ -90,7 +108,7 @@ class Batcher:
         if timeout is not None:
             request.deadline = request.arrived + timeout
             late = asyncio.get_running_loop().call_later(timeout, self._expire, request)
-        self._add(request)
+        self._add(request, in_flight)
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -124,7 +142,7 @@ class Batcher:
             seconds = request.deadline - request.arrived
             request.future.set_exception(RequestError(504, f"the answer was not there after {seconds:g} s"))
 
-    def _add(self, request: Request) -> None:
+    def _add(self, request: Request, in_flight: int) -> None:
         self.meter.waiting += 1
         self._idle.clear()
         self._waiting_rows += request.rows
@@ -132,7 +150,13 @@ class Batcher:
         if group is None:
             group = self._waiting[request.key] = deque()
         group.append(request)
-        if not self._running and self._planned is None:
+        if self._running:
+            return
+        if self.meter.waiting == in_flight and not self.model.slow:
+            if self._planned is not None:
+                self._planned.cancel()
+            self._begin()
+        elif self._planned is None:
             self._plan()
 
     def _plan(self) -> None:
@@ -195,10 +219,12 @@ class Batcher:
         meter = self.meter
         rows = sum([request.rows for request in batch])
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
-        meter.compute.add(seconds)
-        meter.joined.add(rows)
+        meter.ran(rows, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
-            meter.queue.add(begun - request.arrived)
+            queued = begun - request.arrived
+            meter.queue.add(queued)
+            if request.exchange is not None:
+                request.exchange.computed(queued, seconds, rows)
             if request.future.done():
                 continue  # given up meanwhile
             if isinstance(outcome, RequestError):
@@ -206,8 +232,11 @@ class Batcher:
                 request.future.set_exception(outcome)
             else:
                 meter.answered += 1
+                meter.answered_seconds += queued + seconds
                 meter.rows += request.rows
                 request.future.set_result(outcome)
+                if self.statistics is not None:
+                    self.statistics.add(request.feed, request.outputs, outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
         if self._waiting:

@@ -1,29 +1,107 @@
-"""One HTTP connection: uvicorn's, with bounds on how long a client may take and how much it may send before a body."""
+"""One HTTP connection: uvicorn's, with bounds on how long a client may take and how much it may send before a body.
+
+What runs for each request is written out here in place of uvicorn's own: of a small inference HTTP is the larger part.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from workbench.server.protocol import encode
 
 MAX_HEAD = 64 << 10
 """Most bytes of a request's address and headers."""
 
+MAX_UNREAD = 256 << 10
+"""Bytes of a body that may wait to be read before the client is held up; uvloop reads no more at once."""
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer: the body is kept as it came, and an answer that is whole goes out in one piece."""
+
+    body: list[bytes]  # type: ignore[assignment]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.body = []
+        self.unread = 0
+        self._head: Any = None
+
+    async def receive(self) -> Any:
+        """What has come of the body, at least something."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        parts, self.body, self.unread = self.body, [], 0
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Any) -> None:
+        """Sends the answer: at once where its body comes whole, as uvicorn does where it comes in parts."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is None or message.get("more_body") or self.scope["method"] == "HEAD":
+            if head is not None:
+                await super().send(head)
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self._write(head["status"], head["headers"], message["body"])
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """``headers`` are in lower case, and the length of ``body`` among them."""
+        lines = [STATUS_LINE[status]]
+        for name, value in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if (b"connection", b"close") in headers:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        text = b"".join(lines)
+        if text.count(b"\n") != len(lines):
+            raise RuntimeError("a header of the answer has more than one line")
+        self.transport.write(b"".join((text, b"\r\n", body)))
+
 
 class Connection(HttpToolsProtocol):
     """Closes on a client that takes longer than :attr:`patience` to send a request or to take an answer."""
 
     patience: float = 30.0
+    cycle: Cycle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._arriving = False
         self._head = 0
+        self._earlier: list[RequestResponseCycle] = []
+        """Requests that were not answered yet when the next one came."""
+        self._idle_since = 0.0
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
+
+    # --- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -33,10 +111,20 @@ class Connection(HttpToolsProtocol):
         for timer in (self._slow, self._full):
             if timer is not None:
                 timer.cancel()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        for cycle in self._unanswered():  # uvicorn tells the newest one only
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        except httptools.HttpParserUpgrade:
+            pass  # there is nothing else to speak here
         # Most requests arrive whole, and for them no timer is made.
         if self._arriving:
             if self._slow is None:
@@ -45,22 +133,32 @@ class Connection(HttpToolsProtocol):
             self._slow.cancel()
             self._slow = None
 
-    def on_message_begin(self) -> None:
-        self._arriving = True
-        self._head = 0
-        super().on_message_begin()
+    def on_response_complete(self) -> None:
+        """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
+        looks again when it runs out."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_more(self.timeout_keep_alive)
 
-    def on_url(self, url: bytes) -> None:
-        self._more_head(len(url))
-        super().on_url(url)
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes where nothing has come since the last answer for as long as it may be."""
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._arriving or not self.cycle.response_complete:
+            self._wait_for_more(self.timeout_keep_alive)
+        elif left > 0:
+            self._wait_for_more(left)
+        else:
+            super().timeout_keep_alive_handler()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._more_head(len(name) + len(value))
-        super().on_header(name, value)
-
-    def on_message_complete(self) -> None:
-        self._arriving = False
-        super().on_message_complete()
+    def _wait_for_more(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -72,12 +170,88 @@ class Connection(HttpToolsProtocol):
             self._full.cancel()
             self._full = None
 
+    # --- the parser
+
+    def on_message_begin(self) -> None:
+        self._arriving = True
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._more_head(len(url))
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._more_head(len(name) + len(value))
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        scope, version = self.scope, self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+            self._earlier = [*(each for each in self._earlier if not each.response_complete), before]
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body.append(body)
+        cycle.unread += len(body)
+        if cycle.unread > MAX_UNREAD:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        self._arriving = False
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
     def send_400_response(self, msg: str) -> None:
-        """As the protocol has errors, not as plain text."""
+        """As the protocol has errors, not as plain text; what came whole before it is answered first, and alone."""
+        unanswered = self._unanswered()
+        if unanswered and not unanswered[0].more_body:
+            unanswered[0].keep_alive = False
+            self.pipeline.clear()
+            self._arriving = False
+            return
+        for cycle in unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         body = encode({"error": msg})
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[400] + head + body)
         self.transport.close()
+
+    def _unanswered(self) -> list[RequestResponseCycle]:
+        return [each for each in (*self._earlier, self.cycle) if each is not None and not each.response_complete]
 
     def _more_head(self, size: int) -> None:
         self._head += size

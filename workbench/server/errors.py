@@ -13,7 +13,7 @@ The image carries this package alone, so these stand beside, not below, the erro
 from __future__ import annotations
 
 LONGEST = 1000
-"""Most characters of a message to a client."""
+"""About the most characters of a message to a client; the middle of a longer one is left out."""
 
 
 class ServerError(Exception):
@@ -32,12 +32,15 @@ class PackageMissing(ServerError):
 class RequestError(Exception):
     """A request that is answered with ``status`` and the protocol's error object holding ``message``.
 
-    ``retry_after``: seconds after which the client may try again, where that is of use.
+    ``retry_after``: seconds after which the client may try again, where that is of use. ``allow``: the methods that
+    the address takes, where it does not take this one.
     """
 
-    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+    def __init__(self, status: int, message: str, retry_after: int | None = None, allow: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        # It may name what the client sent, which may be as long as a body.
-        self.message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
+        if len(message) > LONGEST:  # it names what the client sent, which may be as long as a body
+            message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
+        self.message = message
         self.retry_after = retry_after
+        self.allow = allow

@@ -36,11 +36,13 @@ from workbench.server.tensors import (
     to_bytes,
     wrong_count,
 )
+from workbench.server.tls import Pem
 
 SERVICE = "inference.GRPCInferenceService"
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -82,6 +84,8 @@ MAX_FIELDS = 4096
 """Most tensors, contents and parameters of a request: two bytes of a message are an empty one, a hundred in memory."""
 
 _LITTLE = 64 << 10
+_OPEN = frozenset({"ServerLive", "ServerReady"})
+"""Methods that tell of health, for which no API key is needed."""
 
 Method = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -90,7 +94,8 @@ class Service:
     """The methods of the protocol and of gRPC's health service over ``app``."""
 
     def __init__(self, app: App, patience: float) -> None:
-        """Clients that take longer than ``patience`` seconds to send a message are refused."""
+        """Clients that take longer than ``patience`` seconds to send a message are refused, and those without one of
+        the app's API keys, where it has some."""
         self._app = app
         self._patience = patience
         self._reads = asyncio.Semaphore(MAX_READS)
@@ -124,17 +129,26 @@ class Service:
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
         }
-        self._add(SERVICE, {name: self._handler(*method) for name, method in methods.items()})
+        self._add(SERVICE, {name: self._handler(*method, open_=name in _OPEN) for name, method in methods.items()})
         watch = grpc.stream_stream_rpc_method_handler(self._watch)
         self._add(
             "grpc.health.v1.Health",
-            {"Check": self._handler(health_pb2.HealthCheckRequest, self._check), "Watch": watch},
+            {"Check": self._handler(health_pb2.HealthCheckRequest, self._check, open_=True), "Watch": watch},
         )
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, secure: Pem | None = None) -> int:
         """Listen; returns the port, which is another one where ``port`` is 0. ServerError where it cannot be had."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound: int = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            bound: int
+            if secure is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                wanted = secure.client_ca is not None
+                pair = [(secure.key, secure.certificate)]
+                bound = self._server.add_secure_port(
+                    address, grpc.ssl_server_credentials(pair, secure.client_ca, require_client_auth=wanted)
+                )
         except RuntimeError:  # grpcio logs why, and does not tell
             bound = 0
         if not bound:
@@ -152,9 +166,11 @@ class Service:
     def _add(self, service: str, methods: dict[str, grpc.RpcMethodHandler]) -> None:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
 
-    def _handler(self, kind: Any, method: Method) -> grpc.RpcMethodHandler:
+    def _handler(self, kind: Any, method: Method, *, open_: bool) -> grpc.RpcMethodHandler:
         async def handle(_: object, context: grpc.aio.ServicerContext) -> Any:
             try:
+                if self._app.keys is not None and not open_:
+                    self._app.keys.check(_authorization(context))
                 return await self._answered(kind, method, context)
             except RequestError as error:
                 refusal = _refusal(error)
@@ -240,10 +256,13 @@ class Service:
     async def _watch(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """Tells the health now, and again when it changes: when the server stops."""
         kind = health_pb2.HealthCheckResponse
+        refusal = None
         try:
             service = _parsed(await self._read(context), health_pb2.HealthCheckRequest).service
         except RequestError as error:
-            await context.abort(*_refusal(error))
+            refusal = _refusal(error)
+        if refusal is not None:
+            await context.abort(*refusal)
         status = self._serving(service)
         await context.write(kind(status=kind.SERVICE_UNKNOWN if status is None else status).SerializeToString())
         await self._stopping.wait()
@@ -322,6 +341,14 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             break
     return found, at
+
+
+def _authorization(context: grpc.aio.ServicerContext) -> bytes | None:
+    """What a request says of who sends it, in the metadata as HTTP has it among the headers."""
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            return value if isinstance(value, bytes) else value.encode()
+    return None
 
 
 def _refusal(error: RequestError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:

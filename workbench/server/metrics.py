@@ -7,6 +7,7 @@ Names are those of Triton without its prefix, in seconds as Prometheus asks for
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -15,7 +16,12 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import CollectorRegistry
 
 from workbench.server.batcher import Batcher
+from workbench.server.gpu import gpu_collector
 from workbench.server.meter import Histogram
+
+if TYPE_CHECKING:
+    from workbench.server.cache import ResponseCache
+    from workbench.server.observe import Observer
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
@@ -63,12 +69,64 @@ class ModelCollector:
             yield family
 
 
-def exposition(batchers: Iterable[Batcher]) -> CollectorRegistry:
-    """A registry of the models' numbers and those of the process."""
+class CacheCollector:
+    """The numbers of the response cache."""
+
+    def __init__(self, cache: ResponseCache, batchers: Iterable[Batcher]) -> None:
+        self._cache = cache
+        self._batchers = batchers
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing: a scrape tells what there is."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics."""
+        hits = CounterMetricFamily("cache_hits", "Requests that the response cache answered.", labels=_LABELS)
+        misses = CounterMetricFamily("cache_misses", "Requests that it did not know.", labels=_LABELS)
+        for each in self._batchers:
+            of = (each.model.name, each.model.version)
+            hits.add_metric(of, each.meter.cache_hits)
+            misses.add_metric(of, each.meter.cache_misses)
+        yield from (hits, misses)
+        yield CounterMetricFamily("cache_evictions", "Answers dropped to make room.", value=self._cache.evicted)
+        yield GaugeMetricFamily("cache_entries", "Answers that are held.", value=len(self._cache))
+        yield GaugeMetricFamily("cache_bytes", "Bytes that they take.", value=self._cache.held)
+
+
+class LossCollector:
+    """What was to be told of requests, and could not be."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing: a scrape tells what there is."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics."""
+        if self._observer.log is not None:
+            yield CounterMetricFamily("access_log_lost", "Lines that were not written.", value=self._observer.log.lost)
+        if self._observer.tracer is not None:
+            yield CounterMetricFamily("trace_spans_lost", "Spans that were not made.", value=self._observer.tracer.lost)
+
+
+def exposition(
+    batchers: Iterable[Batcher], cache: ResponseCache | None = None, observer: Observer | None = None
+) -> CollectorRegistry:
+    """A registry of the models' numbers, of the process, of GPUs, and of those of ``cache`` and ``observer`` that are
+    there."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(ModelCollector(batchers))
+    if (gpus := gpu_collector()) is not None:
+        registry.register(gpus)
+    if cache is not None:
+        registry.register(CacheCollector(cache, batchers))
+    if observer is not None:
+        registry.register(LossCollector(observer))
     return registry
 
 

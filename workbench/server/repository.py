@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -15,8 +15,12 @@ import msgspec
 from workbench.server.batcher import Batcher, Limits
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
+from workbench.server.exchange import current
 from workbench.server.meter import Meter
 from workbench.server.model import Model
+
+if TYPE_CHECKING:
+    from workbench.server.input_stats import InputStatistics
 
 Log = Callable[[str], None]
 
@@ -85,6 +89,9 @@ class Repository:
         found = served.versions.get(served.split.next() if version is None else version)
         if found is None:
             raise RequestError(404, f"model {name!r} has no version {version!r}; it has {', '.join(served.versions)}")
+        exchange = current.get()
+        if exchange is not None:
+            exchange.model, exchange.version = name, found.model.version
         return found
 
     def look_up(self, name: str, version: str | None = None) -> Batcher:
@@ -169,7 +176,10 @@ class Loader:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         device: Device = Device(),  # noqa: B008 - frozen
         log: Log = lambda _: None,
+        follow: Callable[[InputStatistics], None] | None = None,
     ) -> None:
+        """``follow``: statistics of inputs are wanted, and this has them absorbed (see input_stats)."""
+        self._follow = follow
         self._threads = threads
         self._limits = limits
         self._device = device
@@ -188,11 +198,16 @@ class Loader:
         trouble = model.warm_up(self._limits.rows)
         meter = Meter()
         meter.load_seconds = time.perf_counter() - begun
+        statistics = None
+        if self._follow is not None:
+            from workbench.server.input_stats import InputStatistics
+
+            statistics = InputStatistics(model.inputs, model.outputs, path.parent, self._follow)
         self._stamps[name, version] = stamp
         joins = f"joins up to {model.joins} rows" if model.joins > 1 else "joins no requests"
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
-        return Batcher(model, self._limits, self._pool, meter)
+        return Batcher(model, self._limits, self._pool, meter, statistics)
 
     def load_all(self, files: Mapping[str, Mapping[str, Path]], traffic: Mapping[str, Traffic]) -> dict[str, Served]:
         """Every file of ``files`` (paths by name and version); ServerError where one, or ``traffic``, is not usable."""

@@ -138,9 +138,10 @@ def named(names: Iterable[str]) -> str:
 
 
 def _check_shape(shape: Sequence[int], spec: TensorSpec) -> None:
-    fits = len(shape) == len(spec.shape) and all(
-        have >= 0 and want in (-1, have) for have, want in zip(shape, spec.shape, strict=True)
-    )
+    fits = len(shape) == len(spec.shape)
+    for have, want in zip(shape, spec.shape, strict=False):
+        if have != want and (want != -1 or have < 0):
+            fits = False
     if not fits:
         raise RequestError(
             400,

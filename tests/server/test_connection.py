@@ -1,0 +1,145 @@
+"""One connection: bodies in pieces, requests one behind the other, when it is kept and when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from workbench.server.connection import MAX_UNREAD, Connection
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the body, or as its path says."""
+    parts = []
+    message = {"more_body": True}
+    while message.get("more_body"):
+        message = await receive()
+        parts.append(message.get("body", b""))
+    body = b"".join(parts) or scope["path"].encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    if scope["path"] == "/close":
+        headers.append((b"connection", b"close"))
+    if scope["path"] == "/split":
+        headers.append((b"x-said", b"one\r\ntwo: three"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["path"] == "/parts":
+        await send({"type": "http.response.body", "body": body[:1], "more_body": True})
+        body = body[1:]
+    await send({"type": "http.response.body", "body": body})
+
+
+Talk = Callable[[Reader, Writer, list[Connection]], Awaitable[Any]]
+
+
+def talk(client: Talk, keep_alive: int = 60) -> Any:
+    """What ``client`` returns, which gets a connection to a server with :func:`echo`, and the server's end of it."""
+
+    async def work() -> Any:
+        config = uvicorn.Config(echo, http=Connection, lifespan="off", log_config=None, timeout_keep_alive=keep_alive)
+        config.load()
+        state, ends = ServerState(), []
+
+        def end() -> Connection:
+            ends.append(Connection(config, state, {}))
+            return ends[-1]
+
+        server = await asyncio.get_running_loop().create_server(end, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            return await client(reader, writer, ends)
+        finally:
+            writer.close()
+            server.close()
+            await server.wait_closed()
+
+    return asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def request(path: str, body: bytes = b"", method: str = "POST", extra: str = "") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+    return head.encode() + body
+
+
+async def answer(reader: Reader) -> tuple[bytes, bytes]:
+    """Head and body of the next answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    return head, await reader.readexactly(int(length.partition(b": ")[2]))
+
+
+def test_a_body_in_many_pieces_is_whole() -> None:
+    body = bytes(range(256)) * (4 * MAX_UNREAD // 256)
+
+    async def client(reader: Reader, writer: Writer, _: Any) -> bytes:
+        whole = request("/", body)
+        for start in range(0, len(whole), 50_001):
+            writer.write(whole[start : start + 50_001])
+            await writer.drain()
+        return (await answer(reader))[1]
+
+    assert talk(client) == body
+
+
+def test_requests_sent_at_once_are_answered_in_order() -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> list[bytes]:
+        writer.write(request("/a") + request("/b", b"body") + request("/c%20d"))
+        return [(await answer(reader))[1] for _ in range(3)]
+
+    assert talk(client) == [b"/a", b"body", b"/c d"]
+
+
+@pytest.mark.parametrize(("path", "extra"), [("/close", ""), ("/", "Connection: close\r\n")])
+def test_it_is_closed_where_either_side_says_so(path: str, extra: str) -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> bytes:
+        writer.write(request(path, b"last", extra=extra))
+        head, _ = await answer(reader)
+        assert await reader.read() == b""
+        return head
+
+    assert talk(client).count(b"connection: close") == 1
+
+
+def test_an_answer_in_parts_and_one_without_body_are_sent_too() -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> tuple[bytes, bytes]:
+        writer.write(request("/parts", b"in parts"))
+        parts = (await answer(reader))[1]
+        writer.write(request("/", method="HEAD") + request("/next"))
+        await reader.readuntil(b"content-length: 1\r\n\r\n")
+        return parts, (await answer(reader))[1]
+
+    assert talk(client) == (b"in parts", b"/next")
+
+
+def test_a_header_of_two_lines_is_never_sent() -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> bytes:
+        writer.write(request("/split"))
+        return await reader.read()
+
+    assert b"two" not in talk(client)
+
+
+def test_one_that_is_idle_for_too_long_is_closed() -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> bytes:
+        writer.write(request("/"))
+        await answer(reader)
+        return await reader.read()
+
+    assert talk(client, keep_alive=1) == b""
+
+
+def test_one_that_was_used_meanwhile_is_kept() -> None:
+    async def client(reader: Reader, writer: Writer, ends: list[Connection]) -> bytes:
+        writer.write(request("/first"))
+        await answer(reader)
+        ends[0].timeout_keep_alive_handler()  # the time is up that began with an answer before this one
+        writer.write(request("/second"))
+        return (await answer(reader))[1]
+
+    assert talk(client) == b"/second"
