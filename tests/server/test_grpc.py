@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -349,22 +349,64 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(lazy: Path) -> None:
         assert int(trailing["grpc-retry-pushback-ms"]) >= 1000
 
 
-def test_a_client_that_never_sends_its_message_is_refused(tmp_path: Path) -> None:
-    affine(tmp_path / "affine" / "1" / "model.onnx")
-    over = threading.Event()
+class Silent:
+    """Requests whose messages never come."""
 
-    def nothing() -> Iterator[bytes]:
-        over.wait(60)
+    def __init__(self, channel: grpc.Channel, count: int) -> None:
+        self._over = threading.Event()
+        self.calls = [channel.stream_unary(INFER).future(self._nothing(), timeout=60) for _ in range(count)]
+
+    def _nothing(self) -> Iterator[bytes]:
+        self._over.wait(60)
         yield from ()
 
-    with (
-        running(tmp_path, WORKBENCH_GRPC_PORT="0", WORKBENCH_CLIENT_PATIENCE="1") as server,
-        connected(server) as channel,
-    ):
-        call = channel.stream_unary(INFER).future(nothing(), timeout=60)
-        call.add_done_callback(lambda _: over.set())
+    def end(self) -> None:
+        self._over.set()
+
+
+@pytest.fixture
+def silent(request: pytest.FixtureRequest) -> Iterator[Callable[[grpc.Channel, int], Silent]]:
+    """Makes such requests, and ends them after the test."""
+    made: list[Silent] = []
+
+    def make(channel: grpc.Channel, count: int) -> Silent:
+        made.append(Silent(channel, count))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def test_a_message_that_never_comes_is_waited_for_no_longer_than_the_patience_says(tmp_path: Path, silent: Any) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    settings = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_CLIENT_PATIENCE": "1"}
+    with running(tmp_path, **settings) as server, connected(server) as channel:
+        (call,) = silent(channel, 1).calls
         assert call.code() == Code.DEADLINE_EXCEEDED
         assert "the message was not there after 1 s" in call.details()
+
+
+def test_clients_that_send_nothing_do_not_keep_others_from_their_answers(server: Process, silent: Any) -> None:
+    with connected(server) as channel:
+        calls = silent(channel, 16).calls
+        good = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.future(asking(GOOD), timeout=25)
+        assert good.code() == Code.OK
+        assert any(call.done() and call.code() == Code.DEADLINE_EXCEEDED for call in calls)
+
+
+def test_what_a_hundred_large_messages_at_once_take_is_bounded(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    limit = 4 << 20
+    large = asking(BARE, raw_input_contents=[bytes(limit - 100)]).SerializeToString()
+    settings = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_MAX_BODY": str(limit)}
+    with running(tmp_path, **settings) as server, connected(server) as channel:
+        assert raw_call(channel, large) == Code.INVALID_ARGUMENT  # it has another size than its shape says
+        server.forget_peak()
+        before = server.memory("VmRSS")
+        calls = [channel.unary_unary(INFER).future(large, timeout=60) for _ in range(100)]
+        assert {each.code() for each in calls} <= {Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED}
+        assert server.memory("VmHWM") - before < 200 << 20
 
 
 # --- health and life
@@ -396,6 +438,7 @@ def test_sigterm_tells_who_watches_and_finishes_what_is_in_flight(lazy: Path) ->
         late = stub.ModelInfer.future(asking(GOOD, model="slow"), timeout=60)
         assert [answer.code() for answer in answers] == [Code.OK, Code.OK]
         assert late.code() == Code.UNAVAILABLE
+        assert server.process.wait(60) == 0
 
 
 def test_a_taken_port_is_named_before_models_are_loaded(tmp_path: Path) -> None:

@@ -71,8 +71,11 @@ CONTENTS = {
 MAX_RPCS = 4096
 """Most requests at once: one connection carries any number of them, and each takes memory before it is looked at."""
 
-MAX_READS = 64
-"""Most messages that arrive at once, each of as many bytes as a body may have; others wait until they are asked for."""
+MAX_READS = 8
+"""Most messages that arrive at once, each of as many bytes as a body may have; others wait in the network."""
+
+HURRY = 2.0
+"""Seconds that a message may take to arrive while others wait for it."""
 
 MAX_DETAILS = 2000
 """Most bytes of an error's message. It travels percent-encoded, and clients refuse headers of more than 8 KiB or so."""
@@ -96,6 +99,9 @@ class Service:
         self._app = app
         self._patience = patience
         self._reads = asyncio.Semaphore(MAX_READS)
+        self._reading: dict[asyncio.Timeout, float] = {}
+        """When each message that arrives now was asked for."""
+        self._waiting = 0
         self._stopping = asyncio.Event()
         self._server = grpc.aio.server(
             options=[
@@ -103,6 +109,9 @@ class Service:
                 # A few compressed bytes may hold any number of others, and the limit above counts the compressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.server_handshake_timeout_ms", int(1000 * patience)),
+                # What is not asked for yet stays with the client, but for so many bytes of each request.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _LITTLE),
                 # Without this a second server on the same port gets half of the connections.
                 ("grpc.so_reuseport", 0),
             ],
@@ -159,30 +168,50 @@ class Service:
 
     def _handler(self, kind: Any, method: Method, *, open_: bool) -> grpc.RpcMethodHandler:
         async def handle(_: object, context: grpc.aio.ServicerContext) -> Any:
-            held = 0
             try:
                 if self._app.keys is not None and not open_:
                     self._app.keys.check(_authorization(context))
-                message = await self._read(context)
-                self._app.hold(len(message))
-                held = len(message)
-                answer = await method(_parsed(message, kind), context)
-                return answer.SerializeToString()
+                return await self._answered(kind, method, context)
             except RequestError as error:
-                await _refuse(context, error)
-            finally:
-                self._app.let_go(held)
+                refusal = _refusal(error)
+            # Outside of the block: what abort raises is part of a cycle, and would keep the error's frames and with
+            # them the message until that is collected.
+            return await context.abort(*refusal)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
+    async def _answered(self, kind: Any, method: Method, context: grpc.aio.ServicerContext) -> Any:
+        message = await self._read(context)
+        self._app.hold(len(message))
+        try:
+            answer = await method(_parsed(message, kind), context)
+            return answer.SerializeToString()
+        finally:
+            self._app.let_go(len(message))
+
     async def _read(self, context: grpc.aio.ServicerContext) -> bytes:
-        """The request's message. What arrives for it has a bound and must not take too long."""
-        async with self._reads:
-            try:
-                async with asyncio.timeout(self._patience):
-                    message = await context.read()
-            except TimeoutError:
-                raise RequestError(504, f"the message was not there after {self._patience:g} s") from None
+        """The request's message, which must not take too long, and less so while others wait for their turn."""
+        self._waiting += 1
+        if self._reads.locked():
+            for limit, begun in self._reading.items():
+                if not limit.expired():
+                    limit.reschedule(min(limit.when() or begun, begun + HURRY))
+        try:
+            await self._reads.acquire()
+        finally:
+            self._waiting -= 1
+        begun = asyncio.get_running_loop().time()
+        seconds = min(HURRY, self._patience) if self._waiting else self._patience
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._reading[limit] = begun
+                message = await context.read()
+        except TimeoutError:
+            seconds = (limit.when() or begun) - begun
+            raise RequestError(504, f"the message was not there after {seconds:g} s") from None
+        finally:
+            del self._reading[limit]
+            self._reads.release()
         if not isinstance(message, bytes):
             raise RequestError(400, "the request has no message")
         return message
@@ -227,10 +256,13 @@ class Service:
     async def _watch(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """Tells the health now, and again when it changes: when the server stops."""
         kind = health_pb2.HealthCheckResponse
+        refusal = None
         try:
             service = _parsed(await self._read(context), health_pb2.HealthCheckRequest).service
         except RequestError as error:
-            await _refuse(context, error)
+            refusal = _refusal(error)
+        if refusal is not None:
+            await context.abort(*refusal)
         status = self._serving(service)
         await context.write(kind(status=kind.SERVICE_UNKNOWN if status is None else status).SerializeToString())
         await self._stopping.wait()
@@ -319,11 +351,11 @@ def _authorization(context: grpc.aio.ServicerContext) -> bytes | None:
     return None
 
 
-async def _refuse(context: grpc.aio.ServicerContext, error: RequestError) -> None:
-    """Ends the request with the error, and with when to try again as retrying clients read it (gRFC A6)."""
+def _refusal(error: RequestError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
+    """What a request is ended with: code, message, and when to try again as retrying clients read it (gRFC A6)."""
     code = CODES.get(error.status, grpc.StatusCode.UNKNOWN)
     later = () if error.retry_after is None else (("grpc-retry-pushback-ms", str(1000 * error.retry_after)),)
-    await context.abort(code, error.message.encode()[:MAX_DETAILS].decode(errors="ignore"), later)
+    return code, error.message.encode()[:MAX_DETAILS].decode(errors="ignore"), later
 
 
 def _asked(request: Any, model: Model, remaining: float | None) -> Asked:
