@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -155,6 +157,22 @@ def test_what_does_not_fit_is_counted_and_not_waited_for() -> None:
     hold.set()
     background.close(30)
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_process_may_fork_before_there_is_work(tmp_path: Path) -> None:
+    # A thread does not survive a fork: what a parent had started its child would wait for in vain.
+    path = tmp_path / "log"
+    code = (
+        "import os, pathlib, sys; from workbench.server.access_log import AccessLog\n"
+        "from workbench.server.exchange import Exchange\n"
+        "log = AccessLog(pathlib.Path(sys.argv[1])); child = os.fork()\n"
+        "log.add(Exchange('GET', '/parent' if child else '/child', None)); log.close()\n"
+        "sys.exit(os.waitpid(child, 0)[1] if child else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+    lines = list(map(json.loads, path.read_text().splitlines()))
+    assert {line["path"] for line in lines} == {"/parent", "/child"}
+    assert lines[0]["trace_id"] != lines[1]["trace_id"]
 
 
 def test_work_that_fails_is_counted_seen_once_and_goes_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,6 @@ import workbench
 from workbench.server.batcher import Batcher
 from workbench.server.errors import RequestError
 from workbench.server.exchange import current
-from workbench.server.model_stats import model_stats
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
 from workbench.server.repository import Repository, Served, Traffic
 from workbench.server.tensors import Array
@@ -227,6 +226,8 @@ class App:
             known = [each for each in self.shared if (each.model.name, each.model.version) in asked]
             return Response(encode(model_stats(known)))
         if what == "stats":
+            from workbench.server.model_stats import model_stats
+
             return Response(encode(model_stats(batchers)))
         followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
         if not followed:

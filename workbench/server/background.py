@@ -20,8 +20,9 @@ _PIECE = 256
 class Background(Generic[T]):
     """Calls ``work`` with what was put, some items at a time, in a thread of its own.
 
-    The thread is awakened once for all that comes within ``pause`` seconds: an awakening for each item would cost
-    more than the work. ``share``: the part of one processor's time that it takes at most, by pausing longer.
+    The thread begins with the first item, so a process may fork before. It is awakened once for all that comes within
+    ``pause`` seconds: an awakening for each item would cost more than the work. ``share``: the part of one
+    processor's time that it takes at most, by pausing longer.
     """
 
     def __init__(
@@ -34,8 +35,8 @@ class Background(Generic[T]):
         pause: float = 0.05,
         share: float = 1.0,
     ) -> None:
-        """Start the thread ``name``; of more than ``capacity`` items those that come last are lost. ``finish`` is
-        called by the thread at its end."""
+        """Of more than ``capacity`` items those that come last are lost. ``finish`` is called by the thread, whose
+        name is ``name``, at its end."""
         self.lost = 0
         """Items that did not fit, and those that ``work`` failed on."""
         self._work = work
@@ -48,10 +49,9 @@ class Background(Generic[T]):
         self._called = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
 
     def put(self, item: T) -> None:
-        """Has ``item`` worked off soon; never waits."""
+        """Has ``item`` worked off soon; never waits. For one thread, such as the event loop's."""
         if len(self._items) >= self._capacity:
             self.lost += 1
             return
@@ -59,12 +59,15 @@ class Background(Generic[T]):
         if self._asleep:
             self._asleep = False
             self._called.set()
+            if self._thread.ident is None:
+                self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
         """Works off what is there and ends the thread; gives up after ``seconds``."""
         self._ended.set()
         self._called.set()
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         pause = self._pause
