@@ -8,14 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTEST_ARGS ?= -n 2 --dist worksteal
+SOAK_MINUTES ?= 3
 
 # program=package, for what each target runs
 DEMO_PROGRAMS := git=git bwrap=bubblewrap dpkg-deb=dpkg apt-get=apt
 TEST_PROGRAMS := $(DEMO_PROGRAMS) skopeo=skopeo strace=strace qemu-x86_64=qemu-user setpriv=util-linux openssl=openssl \
-  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium
+  dockerd=docker.io ip=iproute2 docker-registry=docker-registry podman=podman tmux=tmux chromium=chromium wrk=wrk
 BENCH_PROGRAMS := mmdebstrap=mmdebstrap
 
-.PHONY: demo test replay recording lint bench bench-app screenshots system-demo system-test system-bench clean help
+.PHONY: demo test replay recording proto lint fuzz bench bench-app bench-serving soak screenshots \
+  system-demo system-test system-bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,16 +63,28 @@ replay: $(VENV)/test.done
 recording: $(VENV)/test.done
 	PYTHONPATH=tests $(BIN)/python tests/shipped/recording.py
 
+proto: $(VENV)/test.done
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. workbench/server/inference.proto workbench/server/health.proto
+
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/test.done
+	PYTHONPATH=tests/server:tests FUZZ_MINUTES=$(or $(FUZZ_MINUTES),10) $(BIN)/python tests/server/fuzz.py
 
 bench: $(VENV)/test.done | system-bench
 	$(BIN)/python tests/speed/bench.py
 
 bench-app: $(VENV)/test.done
 	$(BIN)/python tests/speed/bench_app.py
+
+bench-serving: $(VENV)/test.done
+	$(BIN)/python tests/speed/bench_serving.py
+
+soak: $(VENV)/test.done
+	$(BIN)/python tests/speed/soak.py --minutes $(SOAK_MINUTES)
 
 screenshots: $(VENV)/test.done
 	$(BIN)/python tests/screens/screenshots.py assets/screens

@@ -118,7 +118,7 @@ def _build(folder: Path) -> dict[str, Path]:
         ),
     }
     inputs = {**{name: layer.files["descriptor"] for name, layer in layers.items()}, "model_file": model}
-    params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, "threads": 1, **created}
+    params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, **created}
     image = oci.assemble(inputs, params, emit("image"))
     blobs = {f"{name}_blob": layer.files["blob"] for name, layer in layers.items()}
     unpack(image.files["config"], list(blobs.values()), folder / "root")

@@ -98,8 +98,9 @@ def base_request(recipe: Recipe) -> dict[str, Any]:
 def wheels_request(recipe: Recipe) -> dict[str, Any]:
     """What the wheels are resolved from; the locked wheels hold as long as it stays the same."""
     assert recipe.image is not None
-    listed = asset("image/requirements.txt").read_text().splitlines()
-    requirements = [line.strip() for line in listed if line.strip() and not line.startswith("#")]
+    lists = ["requirements.txt", *(["requirements-grpc.txt"] if recipe.image.grpc else [])]
+    listed = [line.strip() for name in lists for line in asset(f"image/{name}").read_text().splitlines()]
+    requirements = [line for line in listed if line and not line.startswith("#")]
     # The image runs the very onnxruntime that scored the variants: another one may answer otherwise.
     requirements.append(f"onnxruntime=={version('onnxruntime')}")
     return {"python": recipe.image.python, "platform": "x86_64-manylinux_2_28", "requirements": sorted(requirements)}
@@ -262,8 +263,9 @@ _CHOSEN: Mapping[str, Input] = {"model": Ref("choose", "model"), "signature": Re
 def _image_params(recipe: Recipe) -> dict[str, Any]:
     assert recipe.image is not None
     image = recipe.image
-    facts = {"python": image.python, "device": image.device, "port": image.port, "threads": image.limits.cpus}
-    return {"name": recipe.name, **facts, **_CREATED}
+    facts = {"python": image.python, "device": image.device, "port": image.port}
+    grpc = {"grpc": image.grpc} if image.grpc else {}
+    return {"name": recipe.name, **facts, **grpc, **_CREATED}
 
 
 def _assembled(recipe: Recipe, wheels: Input) -> Iterator[Step]:

@@ -229,6 +229,15 @@ class Image(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     limits: Limits = Limits()
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    grpc: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="port on which the server speaks gRPC beside HTTP, such as 8001; without it, it does not"
+    )
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.grpc == self.port:
+            raise ValueError("must have another port at grpc: than at port:")
+        return self
 
 
 class Benchmark(Part):
@@ -294,6 +303,8 @@ class Recipe(Part):
         found = self.model_dump(mode="json")
         if self.choose.variant is None:
             del found["choose"]["variant"]  # younger than the locks whose digests it must not change
+        if self.image is not None and self.image.grpc is None:
+            del found["image"]["grpc"]  # likewise
         return found
 
 

@@ -97,6 +97,15 @@ def test_its_port_is_open_on_loopback_only(running: EngineContainer) -> None:
 
 
 @pytest.mark.integration
+def test_of_two_ports_the_one_for_http_is_bound(client: docker.DockerClient, program: Program, loaded: Loaded) -> None:
+    found = loaded(client, program(WAIT, ExposedPorts={"7000/tcp": {}, "8000/tcp": {}, "8001/tcp": {}}))
+    with EngineContainer(client, found) as running:
+        bound = client.api.inspect_container(running.id)["NetworkSettings"]["Ports"]
+        assert [name for name, addresses in bound.items() if addresses] == ["8000/tcp"]
+        assert bound["8000/tcp"][0]["HostPort"] == str(running.port)
+
+
+@pytest.mark.integration
 def test_it_is_reached_past_the_engines_proxy_too(running: EngineContainer) -> None:
     assert running.direct is not None
     with socket.create_connection(running.direct, timeout=10):

@@ -23,7 +23,6 @@ PARAMS = {
     "python": "3.11",
     "device": "cpu",
     "port": 8000,
-    "threads": 1,
     "created": CREATED,
 }
 

@@ -23,7 +23,7 @@ REGISTRY = f"registry.example.com/team/python:3.11@sha256:{'a' * 64}"
 
 
 def rendered(base: str = DEBIAN, interpreter: str = "/usr/bin/python3.11", **changed: Any) -> str:
-    params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, "threads": 2, **changed}
+    params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, **changed}
     runtime = oci.runtime_config({**params, "interpreter": interpreter}, MODEL)
     # The golden files are about the Dockerfile, not about which version wrote it.
     runtime["Labels"] = {**runtime["Labels"], "workbench.version": "1.2.3"}
@@ -34,6 +34,7 @@ CASES = {
     "debian": rendered(),
     "registry": rendered(REGISTRY, "/usr/local/bin/python3.11"),
     "cuda": rendered(device="cuda", name="mini-lm.v2", port=9000),
+    "grpc": rendered(grpc=8001),
 }
 
 
@@ -109,7 +110,7 @@ def test_a_base_that_would_be_more_than_a_word_is_refused(base: str) -> None:
 
 
 def test_values_are_quoted_so_that_docker_reads_them_back() -> None:
-    runtime = {**oci.runtime_config({"name": "x", "python": "3.11", "device": "cpu", "port": 1, "threads": 1}, MODEL)}
+    runtime = {**oci.runtime_config({"name": "x", "python": "3.11", "device": "cpu", "port": 1}, MODEL)}
     runtime["Env"] = ['A=a "b" $C \\ # d']
     assert r'ENV A="a \"b\" \$C \\ # d"' in render(Parameters(DEBIAN, "/usr/bin/python3.11", 0, runtime))
     runtime["Env"] = ["A=x\nRUN evil"]

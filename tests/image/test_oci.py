@@ -14,7 +14,7 @@ import workbench
 from workbench.errors import UsageError
 from workbench.image import oci
 
-PARAMS = {"name": "digits", "created": CREATED, "python": "3.11", "device": "cpu", "port": 8000, "threads": 2}
+PARAMS = {"name": "digits", "created": CREATED, "python": "3.11", "device": "cpu", "port": 8000}
 
 
 def assembled(folder: Path, layers: dict[str, dict[str, Any]] | None = None, **changed: Any) -> Any:
@@ -70,7 +70,7 @@ def test_it_runs_as_a_user_without_rights_and_finds_its_parts(tmp_path: Path) ->
     assert config["config"]["Entrypoint"] == ["/usr/bin/python3.11", "-m", "workbench.server"]
     assert config["config"]["ExposedPorts"] == {"8000/tcp": {}}
     assert env["PYTHONPATH"] == "/opt/wheels:/app"
-    assert env["WORKBENCH_THREADS"] == "2"
+    assert "WORKBENCH_THREADS" not in env  # the CPUs that the container has decide
     assert env["ORT_DISABLE_TELEMETRY"] == "1"
 
 
@@ -90,6 +90,15 @@ def test_the_health_check_is_told_in_both_ways(tmp_path: Path) -> None:
     assert test[0] == "CMD"
     assert json.loads(manifest["annotations"][oci.HEALTHCHECK_ANNOTATION]) == test[1:]
     compile(test[-1], "health", "exec")
+
+
+def test_a_second_port_speaks_grpc_where_the_recipe_says_so(tmp_path: Path) -> None:
+    _, config, _ = assembled(tmp_path / "a", grpc=8001)
+    assert list(config["config"]["ExposedPorts"]) == ["8000/tcp", "8001/tcp"]
+    assert "WORKBENCH_GRPC_PORT=8001" in config["config"]["Env"]
+    _, without, _ = assembled(tmp_path / "b")
+    assert list(without["config"]["ExposedPorts"]) == ["8000/tcp"]
+    assert "GRPC" not in "".join(without["config"]["Env"])
 
 
 def test_a_gpu_is_asked_for_by_environment(tmp_path: Path) -> None:

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from server_models import affine
+from server_process import Process
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
-
-
-class Process:
-    """A server on a free port, once it is ready."""
-
-    def __init__(self, models: Path, **settings: str) -> None:
-        reader, writer = os.pipe()
-        environment = os.environ | {
-            "WORKBENCH_MODELS": str(models),
-            "WORKBENCH_PORT": "0",
-            "WORKBENCH_READY_FD": str(writer),
-            **settings,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "workbench.server"],
-            env=environment,
-            pass_fds=(writer,),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.close(writer)
-        with os.fdopen(reader) as lines:
-            self.ready = json.loads(lines.readline() or "{}")
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection((self.ready["host"], self.ready["port"]), 30)
-
-    def get(self, path: str) -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ready['port']}{path}", timeout=30) as answer:
-            return int(answer.status)
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out, err
 
 
 @pytest.fixture
@@ -59,8 +22,7 @@ def server(tmp_path: Path) -> Iterator[Process]:
     affine(tmp_path / "affine" / "1" / "model.onnx")
     running = Process(tmp_path)
     yield running
-    running.process.kill()
-    running.process.communicate()
+    running.kill()
 
 
 def head(length: int, extra: str = "") -> bytes:
@@ -186,6 +148,23 @@ def test_what_is_no_http_is_answered_with_the_protocols_error(server: Process) -
         answer = until_closed(connection)
     assert answer.startswith(b"HTTP/1.1 400")
     assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_what_came_before_nonsense_is_answered_first_and_alone(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(head(len(BODY)) + BODY + head(len(BODY)) + BODY + b"\0nonsense\r\n\r\n")
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    with server.connect() as connection:
+        connection.sendall(head(len(BODY), "").replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nX"))
+        connection.sendall(b"nonsense\r\n")
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.end()
+    assert (code, "Traceback" in err) == (0, False), err
 
 
 def test_an_error_leaves_the_connection_open_where_little_is_unread(server: Process) -> None:

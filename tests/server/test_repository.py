@@ -64,6 +64,17 @@ def test_traffic_is_shared_by_weight_and_a_named_version_is_that_one(serve: Call
     assert versions_of(ask, 2, "/v2/models/m/versions/3/infer") == ["3", "3"]
 
 
+def test_who_asks_how_a_model_is_takes_no_turn(serve: Callable[..., App]) -> None:
+    """Else a client that asks before each request would get all its answers from one of two versions."""
+    ask = asker(serve(traffic={"1": 1, "2": 1}))
+    seen = []
+    for _ in range(4):
+        assert ask("/v2/models/m/ready")[0] == ask("/v2/models/m")[0] == 200
+        seen += versions_of(ask, 1)
+        assert ask("/v2/models/m/ready")[0] == 200
+    assert sorted(seen) == ["1", "1", "2", "2"]
+
+
 def test_a_shadow_gets_a_copy_that_nobody_sees(serve: Callable[..., App]) -> None:
     app = serve(traffic={"1": 1}, shadow="2")
     first, second, third = app.repository

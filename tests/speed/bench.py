@@ -22,13 +22,12 @@ import harness
 import memory
 import pushing
 import rebuild
+import report
 from ground import ROOT, Ground, tell
-from measure import Row, Section
+from measure import Section
 
-from screens.tables import print_table
 from workbench import __version__
 from workbench.bench.conditions import Watch
-from workbench.host.fingerprint import host_class, host_facts
 from workbench.process import adopt_orphans, die_with_parent
 
 GROUND = ROOT / ".workbench" / "bench"
@@ -61,19 +60,17 @@ def _measure(asked: argparse.Namespace, running: engine.Engine | None) -> None:
     die_with_parent()
     adopt_orphans()  # a run outlives its command: its time counts too, and it must be over before the next measurement
     ground = Ground(asked.ground, running)
-    machine = {**host_class(), **host_facts()}
-    print(f"workbench {__version__} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")
-    print(f"{machine['os']}, kernel {machine['kernel']}, {machine['isa']}")
+    machine = report.machine()
     found: dict[str, Any] = {}
     for name in asked.only:
         _prepare(name, ground)
         tell(f"Measuring: {name}")
         section = _watched(PARTS[name], ground)
         found[name] = section.as_json()
-        _show(section)
+        report.show(section)
     if asked.json:
-        report = {"workbench": __version__, "machine": machine, "time": round(time.time()), "sections": found}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        whole = {"workbench": __version__, "machine": machine, "time": round(time.time()), "sections": found}
+        asked.json.write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def _prepare(name: str, ground: Ground) -> None:
@@ -106,35 +103,6 @@ def _watched(part: Callable[[Ground], Section], ground: Ground) -> Section:
         section = part(ground)
     section.conditions = watch.values()
     return section
-
-
-def _show(section: Section) -> None:
-    print(f"\n{section.title}")
-    print_table(["what", "median", "95%", "range", "n", "aim", "met", "note"], map(_cells, section.rows), json=False)
-    for remark in section.remarks:
-        print(f"  {remark}")
-    seen = section.conditions
-    foreign = f"{seen['foreign_load']:.2f} cores of foreign load, {seen['steal']:.1%} stolen"
-    print(f"  Conditions: {foreign}, {seen['duration_s']:.0f} s. {seen.get('sentence', 'Undisturbed.')}", flush=True)
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    spread = f"{_number(min(row.values))} .. {_number(max(row.values))}"
-    interval = row.interval
-    return {
-        "what": row.what,
-        "median": f"{_number(row.median)} {row.unit}".rstrip(),
-        "95%": f"{_number(interval[0])} .. {_number(interval[1])}" if interval else "",
-        "range": spread if len(row.values) > 1 else "",
-        "n": len(row.values),
-        "aim": "" if row.aim is None else f"<= {row.aim:g} {row.unit}".rstrip(),
-        "met": row.verdict(),
-        "note": row.note,
-    }
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def key_seconds(terminal: Terminal, key: str, wanted: bytes) -> float:
     return time.perf_counter() - begun
 
 
+def open_live(terminal: Terminal) -> None:
+    """Opens the recipe of the project on its benchmark stage."""
+    terminal.wait_for(lambda text: "digits" in text.partition("Recipes")[2].partition("Runs")[0])
+    terminal.press("Enter")
+    terminal.wait_for("4 Benchmark")
+    terminal.press("4")
+    terminal.wait_for("Figures")
+
+
 STAGES = itertools.cycle((("7", b"Steps"), ("2", b"Variants"), ("4", b"Figures")))
 ROWS_PRESSED = 4
 
@@ -136,9 +145,7 @@ def live(project: Path) -> None:
     real = app_project.make(project / "real-live")
     run = app_project.start(real, "--set", "benchmark.alone.duration=30s")
     with Terminal(APP, real) as terminal:
-        terminal.wait_for("running")
-        terminal.press("Enter")
-        terminal.press("4")
+        open_live(terminal)
         while "benchmark" not in app_project.at_work(run):
             time.sleep(0.5)
         terminal.wait_for("Latency over time")
@@ -207,9 +214,7 @@ def attached(project: Path) -> None:
         if not app:
             return p99_of(app_project.wait(app_project.start(real, *words)))
         with Terminal(APP, real) as terminal:
-            terminal.wait_for("recipes", 30)
-            terminal.press("Enter")
-            terminal.press("4")
+            open_live(terminal)
             return p99_of(app_project.wait(app_project.start(real, *words)))
 
     def p99_of(steps: object) -> float:

@@ -18,13 +18,15 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Row:
-    """One measured thing: its repetitions, in ``unit``, and the aim as the most that its median may be."""
+    """One measured thing: its repetitions, in ``unit``, and the aim as the most that its median may be (with
+    ``at_least``: the least)."""
 
     what: str
     values: tuple[float, ...]
     unit: str
     aim: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def median(self) -> float:
@@ -39,9 +41,13 @@ class Row:
         if self.aim is None:
             return ""
         low, high = self.interval or (self.median, self.median)
-        if high <= self.aim:
+        if self.at_least:
+            low, high, aim = -high, -low, -self.aim
+        else:
+            aim = self.aim
+        if high <= aim:
             return "met"
-        return "not met" if low > self.aim else "undecided"
+        return "not met" if low > aim else "undecided"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.commands.arguments import Json
-from workbench.errors import Cancelled, UsageError
+from workbench.errors import Cancelled, MachineLacks, UsageError
 
 
 def batch(
@@ -48,6 +48,9 @@ def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file")],
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 without")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 without; 0 for a free one")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65535, help="port for gRPC beside HTTP; 0 for a free one")
+    ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N|auto", help="processes with the model; auto: one per CPU; 1 without")
     ] = None,
@@ -62,7 +65,7 @@ def serve(
     """The image's server, on this machine. What is no option here is set by WORKBENCH_..., as in the image."""
     import os
 
-    from workbench.server.errors import ServerError
+    from workbench.server.errors import PackageMissing, ServerError
     from workbench.server.serve import serve_files
     from workbench.server.settings import from_environment
 
@@ -71,6 +74,7 @@ def serve(
     given = {
         "HOST": host,
         "PORT": port,
+        "GRPC_PORT": grpc_port,
         "WORKERS": workers,
         "THREADS": threads,
         "BATCH_ROWS": batch_rows,
@@ -79,6 +83,8 @@ def serve(
     options = {f"WORKBENCH_{name}": str(value) for name, value in given.items() if value is not None}
     try:
         serve_files({model.stem: {"1": model}}, from_environment({**os.environ, **options}))
+    except PackageMissing as error:
+        raise MachineLacks(error.message, error.cure) from error
     except ServerError as error:
         raise UsageError(error.message, error.cure) from error
 

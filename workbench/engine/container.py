@@ -145,6 +145,8 @@ class EngineContainer:
     def _exposed(self) -> int:
         config = self.client.images.get(self.image).attrs["Config"] or {}
         ports = [name.partition("/")[0] for name in config.get("ExposedPorts") or () if not name.endswith("/udp")]
+        own = [port for port in ports if f"WORKBENCH_PORT={port}" in (config.get("Env") or ())]
+        ports = own or ports  # of an image of ours the other one is gRPC's
         if len(ports) != 1 or not ports[0].isdecimal():
             raise UsageError(f"The image {self.image} exposes not one port but {len(ports)}.", "Expose the server's.")
         return int(ports[0])

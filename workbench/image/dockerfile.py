@@ -36,7 +36,7 @@ class Parameters:
 def render(parameters: Parameters) -> str:
     """The text of the Dockerfile. Raises UsageError for a value that cannot stand in one."""
     runtime = parameters.runtime
-    port = ", ".join(runtime["ExposedPorts"])
+    ports = " ".join(runtime["ExposedPorts"])
     return f"""\
 # Written by workbench; its context lies beside it. Build it with BuildKit, without a network:
 #   docker build --network=none --tag {_word(runtime["Labels"]["org.opencontainers.image.title"])} .
@@ -67,7 +67,7 @@ ADD model.tar /
 {_environment(runtime["Env"])}
 WORKDIR {_word(runtime["WorkingDir"])}
 USER {_word(runtime["User"])}
-EXPOSE {port}
+EXPOSE {ports}
 STOPSIGNAL {runtime["StopSignal"]}
 {_healthcheck(runtime["Healthcheck"])}
 ENTRYPOINT {_words(runtime["Entrypoint"])}

@@ -49,7 +49,7 @@ def interpreter(python: str) -> str:
     return f"/usr/bin/python{python}"
 
 
-def _environment(port: int, threads: int, device: str) -> list[str]:
+def _environment(port: int, grpc: int | None, device: str) -> list[str]:
     values = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         # Without it Python asks the name services for the user's home as it starts.
@@ -62,16 +62,18 @@ def _environment(port: int, threads: int, device: str) -> list[str]:
         "PYTHONUTF8": "1",
         "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
         "ORT_DISABLE_TELEMETRY": "1",
-        # OpenBLAS starts a thread a core when numpy is imported; onnxruntime has its own, WORKBENCH_THREADS of them.
+        # OpenBLAS starts a thread a core when numpy is imported; onnxruntime has its own, one for each CPU it may use.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "WORKBENCH_HOST": "0.0.0.0",  # noqa: S104 - a container's own network; the engine decides who reaches it
         "WORKBENCH_PORT": str(port),
         "WORKBENCH_MODELS": f"/{MODELS}",
-        "WORKBENCH_THREADS": str(threads),
     }
+    if grpc:
+        values["WORKBENCH_GRPC_PORT"] = str(grpc)
     if device == "cuda":
         values |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        values["WORKBENCH_DEVICE"] = device
     return [f"{name}={value}" for name, value in sorted(values.items())]
 
 
@@ -81,10 +83,11 @@ def runtime_config(params: Mapping[str, Any], model_digest: str) -> dict[str, An
     ``params`` as for :func:`assemble`; with ``interpreter``, Python lies there.
     """
     python = params.get("interpreter") or interpreter(params["python"])
+    port, grpc = params["port"], params.get("grpc")
     return {
         "User": f"{APP_USER}:{APP_USER}",
-        "ExposedPorts": {f"{params['port']}/tcp": {}},
-        "Env": _environment(params["port"], params["threads"], params["device"]),
+        "ExposedPorts": {f"{each}/tcp": {} for each in (port, grpc) if each},
+        "Env": _environment(port, grpc, params["device"]),
         "Entrypoint": [python, "-m", "workbench.server"],
         "WorkingDir": "/",
         "StopSignal": "SIGTERM",
@@ -147,8 +150,8 @@ def assemble(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) 
     """Writes ``config`` and ``manifest`` over the layers' descriptors ``base``, ``wheels``, ``server``, ``model``.
 
     ``model_file`` is the model itself, for the label with its digest. ``params``: ``name`` (the image's title),
-    ``created`` (seconds since 1970), ``python`` (``"3.11"``), ``device`` (``cpu`` or ``cuda``), ``port``, ``threads``
-    (of a session). Raises UsageError where the base has another Python.
+    ``created`` (seconds since 1970), ``python`` (``"3.11"``), ``device`` (``cpu`` or ``cuda``), ``port`` and, where the
+    server speaks gRPC, its port as ``grpc``. Raises UsageError where the base has another Python.
     """
     layers = [json.loads(inputs[name].read_bytes()) for name in ORDER]
     has = SUITES[layers[0]["debian"]].python

@@ -86,7 +86,10 @@ class Container:
         self.direct: tuple[str, int] | None = None  # as an engine's container has; here no proxy stands in between
         self.start_s = 0.0
         self.memory_held = False
-        self._env = {**_environment(self.image["Env"]), "WORKBENCH_HOST": "127.0.0.1", **(env or {})}
+        inside = _environment(self.image["Env"])
+        # The network is this machine's, where the image's port may be taken; nobody asks here for another.
+        grpc = {"WORKBENCH_GRPC_PORT": "0"} if "WORKBENCH_GRPC_PORT" in inside else {}
+        self._env = {**inside, **grpc, "WORKBENCH_HOST": "127.0.0.1", **(env or {})}
         self._cpus = None if cpus is None else sorted(cpus)
         self._memory = memory
         self._cgroup: Path | None = None

@@ -1,4 +1,7 @@
-"""``python -m workbench.server``: serve a folder of models as the environment says."""
+"""``python -m workbench.server``: serve a folder of models as the environment says.
+
+The one argument that it takes, ``serve``, says that SageMaker started it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def main() -> int:
     from workbench.server.settings import from_environment
 
     try:
-        serve_folder(from_environment(os.environ))
+        serve_folder(from_environment(os.environ, sys.argv[1:]))
     except ServerError as error:
         print(f"workbench.server: {error}", file=sys.stderr)  # noqa: T201 - the log of a container is stderr
         return 2

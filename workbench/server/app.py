@@ -11,16 +11,23 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import workbench
 from workbench.server.batcher import Batcher
 from workbench.server.errors import RequestError
+from workbench.server.exchange import current
+from workbench.server.model_stats import model_stats
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
 from workbench.server.repository import Repository, Served, Traffic
 from workbench.server.tensors import Array
+
+if TYPE_CHECKING:
+    from workbench.server.api_keys import ApiKeys
+    from workbench.server.cache import ResponseCache
+    from workbench.server.shared import Shared
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,7 +36,10 @@ Headers = list[tuple[bytes, bytes]]
 
 _LITTLE = 64 << 10
 
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""Addresses that need no API key: probes have none."""
 
 
 class ClientGone(Exception):
@@ -48,10 +58,19 @@ class Response:
 
 @dataclass(slots=True)
 class Route:
-    """An address of its own beside those of the protocol: ``answer`` gets the scope and the request's body."""
+    """An address of its own beside those of the protocol: ``answer`` gets the scope and the request's body.
+
+    ``method``: what it takes, several with spaces between. ``refusal``: how it says what went wrong, where not as the
+    protocol does. ``operations``: it in OpenAPI's words, by method, made with the module that has
+    them (workbench.server.openapi), which is loaded when somebody asks. ``open``: it tells of the server's health, and
+    needs no API key.
+    """
 
     method: str
     answer: Callable[[Scope, bytes], Awaitable[Response]]
+    refusal: Callable[[RequestError], Response] | None = None
+    operations: Callable[[Any], Mapping[str, Any]] | None = None
+    open: bool = False
 
 
 class App:
@@ -70,9 +89,15 @@ class App:
         self.max_body = max_body
         self.ready = True
         self.routes: dict[str, Route] = {}
+        self.keys: ApiKeys | None = None
+        """Of which a request needs one, but for what tells of health."""
+        self.cache: ResponseCache | None = None
+        """What was answered, where that may be answered again."""
+        self.shared: Shared | None = None
+        """The numbers of all workers, where there are several."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
-        self._change_repository = change_repository
+        self.change_repository = change_repository
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +107,8 @@ class App:
         body = Body(self, scope, receive)
         try:
             try:
+                if self.keys is not None:
+                    self._admit(scope, self.keys)
                 found = await self._answer(scope, body)
             except RequestError as error:
                 found = refusal(error)
@@ -100,6 +127,8 @@ class App:
 
     async def _answer(self, scope: Scope, body: Body) -> Response:
         path = scope["path"]
+        if route := self.routes.get(path):
+            return await _by_route(route, scope, body)
         match path.split("/"):
             case ["", "v2", "models", name, "infer"]:
                 return await self._infer(name, None, scope, body)
@@ -107,43 +136,53 @@ class App:
                 return await self._infer(name, version, scope, body)
             case ["", "v2", "repository", *words]:
                 return await self._repository(words, scope, body)
+            case ["", "v1", "models", *words]:
+                from workbench.server import v1
+
+                return await v1.answer(self, words, scope, body)
+            case ["", "v2", "models", *words, "stats" | "drift" as what] if (
+                words or what not in self.repository.names()
+            ):
+                return await self._statistics(what, words, scope, body)
             case words:
-                if route := self.routes.get(path):
-                    _allow(scope, route.method)
-                    return await route.answer(scope, await body.read())
                 found = self._information(scope, words)
                 await body.read()
                 return found
+
+    def _admit(self, scope: Scope, keys: ApiKeys) -> None:
+        path = scope["path"]
+        if path in OPEN or ((route := self.routes.get(path)) is not None and route.open):
+            return
+        keys.check(next((value for name, value in scope["headers"] if name == b"authorization"), None))
 
     def _information(self, scope: Scope, path: list[str]) -> Response:
         """Health and metadata."""
         match path:
             case ["", "v2"]:
-                _allow(scope, "GET")
-                about = {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
-                return Response(encode(about))
+                allow(scope, "GET")
+                return Response(encode(about()))
             case ["", "v2", "health", "live"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return Response(encode({"live": True}))
             case ["", "v2", "health", "ready"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return Response(encode({"ready": self.ready}), 200 if self.ready else 503)
             case ["", "v2", "models", name] | ["", "v2", "models", name, "versions", _]:
-                _allow(scope, "GET")
-                model = self.repository.get(name, *path[5:]).model
+                allow(scope, "GET")
+                model = self.repository.look_up(name, *path[5:]).model
                 return Response(encode(model.metadata(list(self.repository.served(name).versions))))
             case ["", "v2", "models", name, "ready"] | ["", "v2", "models", name, "versions", _, "ready"]:
-                _allow(scope, "GET")
-                model = self.repository.get(name, *path[5:-1]).model
+                allow(scope, "GET")
+                model = self.repository.look_up(name, *path[5:-1]).model
                 return Response(encode({"name": model.name, "ready": self.ready}), 200 if self.ready else 503)
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
     async def _infer(self, name: str, version: str | None, scope: Scope, body: Body) -> Response:
-        _allow(scope, "POST")
+        allow(scope, "POST")
         served = self.repository.served(name)
         batcher = self.repository.get(name, version)
         model = batcher.model
-        header = _header_length(scope)
+        header = header_length(scope)
         batcher.check_room()
         try:
             asked = decode(await body.read(), header, model.inputs, model.outputs)
@@ -162,27 +201,61 @@ class App:
             task = asyncio.create_task(_shadow(served.shadow, asked))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
+        if self.cache is not None:
+            return await self.cache.infer(batcher, asked)
         return await batcher.infer(asked.feed, asked.outputs, asked.timeout)
+
+    async def _statistics(self, what: str, words: list[str], scope: Scope, body: Body) -> Response:
+        """The protocol's statistics extension, and in the same form what is known of inputs and outputs: of all
+        models, of all versions of one, or of one version."""
+        allow(scope, "GET")
+        match words:
+            case []:
+                batchers = list(self.repository)
+            case [name]:
+                batchers = list(self.repository.served(name).versions.values())
+            case [name, "versions", version]:
+                batchers = [self.repository.get(name, version)]
+            case _:
+                raise RequestError(404, f"there is nothing at {scope['path']!r}")
+        await body.read()
+        if what == "stats":
+            if self.shared is not None:
+                await self.shared.gather()
+                asked = {(each.model.name, each.model.version) for each in batchers}
+                of_all = [each for each in self.shared if (each.model.name, each.model.version) in asked]
+                return Response(encode(model_stats(of_all)))
+            return Response(encode(model_stats(batchers)))
+        followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
+        if not followed:
+            raise RequestError(404, "inputs are not followed here; WORKBENCH_INPUT_STATS=1 has it done")
+        loop = asyncio.get_running_loop()
+        told = [
+            {"name": model.name, "version": model.version} | await loop.run_in_executor(None, statistics.report)
+            for model, statistics in followed
+        ]
+        return Response(encode({"model_drift": told}))
 
     async def _repository(self, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's repository extension (docs/protocol/extension_model_repository.md of Triton)."""
-        _allow(scope, "POST")
-        if not self._change_repository:
-            raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
+        allow(scope, "POST")
+        self.check_changes()
         content = await body.read()
         match words:
             case ["index"]:
-                asked = _decoded(content, IndexRequest)
-                listed = self.repository.index()
-                return Response(encode([each for each in listed if each["state"] == "READY" or not asked.ready]))
+                return Response(encode(self.repository.index(ready=_decoded(content, IndexRequest).ready)))
             case ["models", name, "load"]:
-                config = _decoded(content, LoadRequest).parameters.config
-                await self.repository.load(name, _decoded(config.encode(), Traffic))
+                await self.repository.load(name, traffic_of(_decoded(content, LoadRequest).parameters.config))
                 return Response(b"{}")
             case ["models", name, "unload"]:
                 await self.repository.unload(name)
                 return Response(b"{}")
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
+
+    def check_changes(self) -> None:
+        """RequestError 403 where clients may not load and unload models."""
+        if not self.change_repository:
+            raise RequestError(403, "models cannot be loaded and unloaded here; WORKBENCH_REPOSITORY=1 allows it")
 
     # --- what bodies take
 
@@ -263,8 +336,8 @@ class IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
-class LoadParameters(msgspec.Struct):
-    """``config``: how the model is to be loaded, JSON of :class:`Traffic`."""
+class LoadParameters(msgspec.Struct, forbid_unknown_fields=True):
+    """``config``: how the model is to be loaded, JSON of :class:`Traffic`. Files are not taken from clients."""
 
     config: str = "{}"
 
@@ -275,15 +348,45 @@ class LoadRequest(msgspec.Struct):
     parameters: LoadParameters = msgspec.field(default_factory=LoadParameters)
 
 
+def about() -> dict[str, Any]:
+    """The protocol's server metadata."""
+    return {"name": "workbench", "version": workbench.__version__, "extensions": EXTENSIONS}
+
+
+def traffic_of(config: str) -> Traffic:
+    """How a model is to be loaded, from the JSON that a client sends as ``config``; RequestError 400 for another."""
+    found: Traffic = _decoded(config.encode(), Traffic)
+    return found
+
+
 def refusal(error: RequestError) -> Response:
     """The protocol's error object, with when to try again."""
+    return Response(encode({"error": error.message}), error.status, headers=refusal_headers(error))
+
+
+def refusal_headers(error: RequestError) -> tuple[tuple[bytes, bytes], ...]:
+    """When to try again, and which methods an address takes."""
     headers = () if error.retry_after is None else ((b"retry-after", b"%d" % error.retry_after),)
-    return Response(encode({"error": error.message}), error.status, headers=headers)
+    if error.status == 401:
+        headers = (*headers, (b"www-authenticate", b'Bearer realm="workbench"'))
+    return headers if error.allow is None else (*headers, (b"allow", error.allow.encode()))
+
+
+async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
+    try:
+        allow(scope, *route.method.split())
+        return await route.answer(scope, await body.read())
+    except RequestError as error:
+        if route.refusal is None:
+            raise
+        await body.discard()
+        return route.refusal(error)
 
 
 async def _shadow(batcher: Batcher, asked: Asked) -> None:
     """Computes what nobody sees but the numbers; what goes wrong is among them."""
     model = batcher.model
+    current.set(None)  # it is no part of the exchange that caused it
     try:
         outputs = [name for name in asked.outputs if name in model.outputs]
         await batcher.infer(asked.feed, outputs, asked.timeout)
@@ -291,7 +394,7 @@ async def _shadow(batcher: Batcher, asked: Asked) -> None:
         pass
 
 
-def _header_length(scope: Mapping[str, Any]) -> int | None:
+def header_length(scope: Mapping[str, Any]) -> int | None:
     """How long the JSON of a request is where binary sections follow it."""
     for name, value in scope["headers"]:
         if name == HEADER_LENGTH:
@@ -308,6 +411,8 @@ def _decoded(body: bytes, kind: type[Any]) -> Any:
         raise RequestError(400, f"the body cannot be read: {error}") from None
 
 
-def _allow(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise RequestError(405, f"{scope['path']!r} takes {method}, not {scope['method']}")
+def allow(scope: Scope, *methods: str) -> None:
+    """RequestError 405 where a request has another method. HEAD is GET whose body the connection leaves out."""
+    if scope["method"] not in methods and not (scope["method"] == "HEAD" and "GET" in methods):
+        taken = ", ".join((*methods, "HEAD") if "GET" in methods else methods)
+        raise RequestError(405, f"{scope['path']!r} takes {taken}, not {scope['method']}", allow=taken)

@@ -7,6 +7,7 @@ A slow one runs in a thread: what arrives while it runs joins the next run, so t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections import deque
@@ -18,17 +19,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.server.errors import RequestError
+from workbench.server.exchange import current
 from workbench.server.meter import Meter
 from workbench.server.tensors import Array
 
 if TYPE_CHECKING:
+    from workbench.server.input_stats import InputStatistics
     from workbench.server.model import Model
 
 Key = tuple[object, ...]
 Outcome = list[Array] | RequestError
 
+_serials = itertools.count()
+
 _WEIGHT = 0.1
 """Of the newest run in the running mean of what a row costs."""
+
+
+_MOMENT = 0.05
+"""Seconds: the way of a message may differ by as much."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Limits:
 class Request:
     """A request that waits."""
 
-    __slots__ = ("arrived", "deadline", "feed", "future", "key", "outputs", "rows")
+    __slots__ = ("arrived", "deadline", "exchange", "feed", "future", "key", "outputs", "rows")
 
     def __init__(self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key) -> None:
         self.feed = feed
@@ -54,15 +63,22 @@ class Request:
         self.key = key
         self.arrived = time.perf_counter()
         self.deadline = math.inf
+        self.exchange = current.get()
         self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
 
 
 class Batcher:
     """The queue in front of ``model``. Slow runs go to ``pool``; what happens is counted by ``meter``."""
 
-    def __init__(self, model: Model, limits: Limits, pool: Executor, meter: Meter) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, pool: Executor, meter: Meter, statistics: InputStatistics | None = None
+    ) -> None:
         self.model = model
         self.meter = meter
+        self.statistics = statistics
+        """Of what it is asked and answers, where they are wanted."""
+        self.serial = next(_serials)
+        """Which loading of a model this is: another one for each in this process."""
         self._limits = limits
         self._pool = pool
         self._waiting: dict[Key, deque[Request]] = {}
@@ -89,6 +105,11 @@ class Batcher:
         self._add(request)
         try:
             return await request.future
+        except asyncio.CancelledError:
+            # A transport that knows the deadline too may find out a moment before.
+            if request.future.cancelled() and time.perf_counter() > request.deadline - _MOMENT:
+                self.meter.fail("deadline")
+            raise
         finally:
             if late is not None:
                 late.cancel()
@@ -186,10 +207,12 @@ class Batcher:
         meter = self.meter
         rows = sum([request.rows for request in batch])
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
-        meter.compute.add(seconds)
-        meter.joined.add(rows)
+        meter.ran(rows, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
-            meter.queue.add(begun - request.arrived)
+            queued = begun - request.arrived
+            meter.queue.add(queued)
+            if request.exchange is not None:
+                request.exchange.computed(queued, seconds, rows)
             if request.future.done():
                 continue  # given up meanwhile
             if isinstance(outcome, RequestError):
@@ -197,8 +220,11 @@ class Batcher:
                 request.future.set_exception(outcome)
             else:
                 meter.answered += 1
+                meter.answered_seconds += queued + seconds
                 meter.rows += request.rows
                 request.future.set_result(outcome)
+                if self.statistics is not None:
+                    self.statistics.add(request.feed, request.outputs, outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
         if self._waiting:

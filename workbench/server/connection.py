@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from workbench.server.protocol import encode
 
@@ -22,6 +22,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._arriving = False
         self._head = 0
+        self._earlier: list[RequestResponseCycle] = []
+        """Requests that were not answered yet when the next one came."""
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
 
@@ -34,6 +36,9 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        for cycle in self._unanswered():  # uvicorn tells the newest one only
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -58,6 +63,12 @@ class Connection(HttpToolsProtocol):
         self._more_head(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        if before is not None and not before.response_complete:
+            self._earlier = [*(each for each in self._earlier if not each.response_complete), before]
+
     def on_message_complete(self) -> None:
         self._arriving = False
         super().on_message_complete()
@@ -73,11 +84,23 @@ class Connection(HttpToolsProtocol):
             self._full = None
 
     def send_400_response(self, msg: str) -> None:
-        """As the protocol has errors, not as plain text."""
+        """As the protocol has errors, not as plain text; what came whole before it is answered first, and alone."""
+        unanswered = self._unanswered()
+        if unanswered and not unanswered[0].more_body:
+            unanswered[0].keep_alive = False
+            self.pipeline.clear()
+            self._arriving = False
+            return
+        for cycle in unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         body = encode({"error": msg})
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[400] + head + body)
         self.transport.close()
+
+    def _unanswered(self) -> list[RequestResponseCycle]:
+        return [each for each in (*self._earlier, self.cycle) if each is not None and not each.response_complete]
 
     def _more_head(self, size: int) -> None:
         self._head += size

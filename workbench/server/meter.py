@@ -14,6 +14,8 @@ SECONDS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_EXACT = 256
+"""Up to here runs are told apart by each number of rows, beyond by the next power of two."""
 
 
 class Histogram:
@@ -44,6 +46,8 @@ class Meter:
     def __init__(self) -> None:
         self.answered = 0
         """Requests that were answered."""
+        self.answered_seconds = 0.0
+        """What they took from their arrival to the end of the run that computed them."""
         self.failed: dict[str, int] = {}
         """Requests that were not, by reason: invalid, full, deadline, model."""
         self.rows = 0
@@ -52,14 +56,39 @@ class Meter:
         """Seconds from a request's arrival to the run that computed it."""
         self.compute = Histogram(SECONDS)
         """Seconds of each run."""
-        self.joined = Histogram(ROWS)
-        """Rows of each run."""
+        self.runs: dict[int, list[float]] = {}
+        """How many runs there were, and their seconds, by rows."""
+        self._run_rows = 0
+        self.cache_hits = 0
+        """Requests that the response cache answered."""
+        self.cache_misses = 0
+        """Requests that it did not know."""
         self.waiting = 0
         """Requests that wait or are computed now."""
         self.last_ns = 0
         """When the last request was answered: nanoseconds since 1970, 0 for never."""
         self.load_seconds = 0.0
         """How long loading and warming up took."""
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Counts a run."""
+        self.compute.add(seconds)
+        self._run_rows += rows
+        size = rows if rows <= _EXACT else 1 << (rows - 1).bit_length()
+        runs = self.runs.get(size)
+        if runs is None:
+            runs = self.runs[size] = [0, 0.0]
+        runs[0] += 1
+        runs[1] += seconds
+
+    @property
+    def joined(self) -> Histogram:
+        """Rows of each run."""
+        found = Histogram(ROWS)
+        for rows, (count, _) in self.runs.copy().items():
+            found.add(rows, int(count))
+        found.total = self._run_rows
+        return found
 
     def fail(self, reason: str) -> None:
         """Counts a request that was not answered."""

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from workbench.server import nested
 from workbench.server.errors import RequestError
 from workbench.server.tensors import (
     Array,
@@ -29,6 +30,7 @@ from workbench.server.tensors import (
     from_bytes,
     spec_of,
     to_bytes,
+    wrong_count,
 )
 
 JSON = b"application/json"
@@ -148,10 +150,15 @@ def decode(
     if request.outputs is None and request.parameters is None:
         return Asked(feed, names, id=request.id)
     more = request.parameters or RequestParameters()
-    if not 0 <= more.timeout <= MAX_TIMEOUT_US:
-        raise RequestError(400, f"timeout is {more.timeout}; it takes microseconds from 1 to {MAX_TIMEOUT_US}")
     binary = frozenset(_wanted_binary(request.outputs or (), names, default=more.binary_data_output))
-    return Asked(feed, names, binary, request.id, more.timeout / 1e6 if more.timeout else None)
+    return Asked(feed, names, binary, request.id, timeout_seconds(more.timeout))
+
+
+def timeout_seconds(timeout: int) -> float | None:
+    """A client's ``timeout`` (microseconds, 0 for none) in seconds; RequestError 400 where it is out of range."""
+    if not 0 <= timeout <= MAX_TIMEOUT_US:
+        raise RequestError(400, f"timeout is {timeout}; it takes microseconds from 1 to {MAX_TIMEOUT_US}")
+    return timeout / 1e6 if timeout else None
 
 
 def answer(
@@ -221,11 +228,7 @@ def _wanted_binary(wanted: Sequence[RequestOutput], names: Sequence[str], *, def
 def _from_json(tensor: RequestInput, spec: TensorSpec) -> Array:
     elements = _elements(tensor, spec)
     if len(elements) != prod(tensor.shape):
-        raise RequestError(
-            400,
-            f"input {spec.name!r}: shape {tensor.shape} holds {prod(tensor.shape)} elements, "
-            f"the data has {len(elements)}",
-        )
+        raise wrong_count(spec, tensor.shape, len(elements))
     return converted(elements, spec).reshape(tensor.shape)
 
 
@@ -246,11 +249,13 @@ def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:
 
 def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
     """The elements of nested lists, whose nesting must be that of ``shape``."""
-    nested: Any = spec.datatype.element
+    if spec.datatype.element is not str:
+        return _numbers(bytes(raw), spec, shape, complaint)
+    kind: Any = spec.datatype.element
     for _ in shape:
-        nested = list[nested]
+        kind = list[kind]
     try:
-        values: Any = msgspec.json.decode(raw, type=nested)
+        values: Any = msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise RequestError(
             400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}"
@@ -265,6 +270,19 @@ def _flattened(raw: msgspec.Raw, spec: TensorSpec, shape: list[int], complaint: 
         raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
     found: list[Any] = values
     return found
+
+
+def _numbers(raw: bytes, spec: TensorSpec, shape: list[int], complaint: str) -> list[Any]:
+    if nested.depth(raw) != len(shape):
+        raise RequestError(400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {complaint}")
+    if not nested.has_shape(raw, shape):
+        raise RequestError(400, f"input {spec.name!r}: the data is not nested as its shape {shape} says")
+    try:
+        return spec.datatype.decode(msgspec.Raw(nested.flat(raw)))
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            400, f"input {spec.name!r}: the data is not of datatype {spec.datatype.name}: {error}"
+        ) from None
 
 
 def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:

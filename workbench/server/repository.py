@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -15,8 +15,12 @@ import msgspec
 from workbench.server.batcher import Batcher, Limits
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
+from workbench.server.exchange import current
 from workbench.server.meter import Meter
 from workbench.server.model import Model
+
+if TYPE_CHECKING:
+    from workbench.server.input_stats import InputStatistics
 
 Log = Callable[[str], None]
 
@@ -47,6 +51,10 @@ class Split:
         chosen = max(self._credit, key=lambda version: self._credit[version])
         self._credit[chosen] -= self._sum
         return chosen
+
+    def any(self) -> str:
+        """A version of those that share the requests."""
+        return next(reversed(self._weights))
 
 
 class Served:
@@ -81,7 +89,15 @@ class Repository:
         found = served.versions.get(served.split.next() if version is None else version)
         if found is None:
             raise RequestError(404, f"model {name!r} has no version {version!r}; it has {', '.join(served.versions)}")
+        exchange = current.get()
+        if exchange is not None:
+            exchange.model, exchange.version = name, found.model.version
         return found
+
+    def look_up(self, name: str, version: str | None = None) -> Batcher:
+        """As ``get``, for a request that is no inference: it takes no turn in the split of the traffic."""
+        served = self.served(name)
+        return self.get(name, served.split.any() if version is None else version)
 
     def served(self, name: str) -> Served:
         """The model; RequestError 404 where there is none."""
@@ -100,10 +116,11 @@ class Repository:
 
     # --- changing, while requests are answered
 
-    def index(self) -> list[dict[str, str]]:
-        """Every version that is loaded or lies in the folder, as the protocol's repository extension lists them."""
+    def index(self, *, ready: bool = False) -> list[dict[str, str]]:
+        """Every version that is loaded (with ``ready`` only those) or lies in the folder, as the protocol's repository
+        extension lists them."""
         states = {(each.model.name, each.model.version): "READY" for each in self}
-        if self._folder is not None:
+        if self._folder is not None and not ready:
             for name, versions in _files(self._folder).items():
                 for version in versions:
                     states.setdefault((name, version), "UNAVAILABLE")
@@ -159,7 +176,10 @@ class Loader:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         device: Device = Device(),  # noqa: B008 - frozen
         log: Log = lambda _: None,
+        follow: Callable[[InputStatistics], None] | None = None,
     ) -> None:
+        """``follow``: statistics of inputs are wanted, and this has them absorbed (see input_stats)."""
+        self._follow = follow
         self._threads = threads
         self._limits = limits
         self._device = device
@@ -178,11 +198,16 @@ class Loader:
         trouble = model.warm_up(self._limits.rows)
         meter = Meter()
         meter.load_seconds = time.perf_counter() - begun
+        statistics = None
+        if self._follow is not None:
+            from workbench.server.input_stats import InputStatistics
+
+            statistics = InputStatistics(model.inputs, model.outputs, path.parent, self._follow)
         self._stamps[name, version] = stamp
         joins = f"joins up to {model.joins} rows" if model.joins > 1 else "joins no requests"
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
-        return Batcher(model, self._limits, self._pool, meter)
+        return Batcher(model, self._limits, self._pool, meter, statistics)
 
     def load_all(self, files: Mapping[str, Mapping[str, Path]], traffic: Mapping[str, Traffic]) -> dict[str, Served]:
         """Every file of ``files`` (paths by name and version); ServerError where one, or ``traffic``, is not usable."""

@@ -12,23 +12,33 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
+from workbench.server import platforms
 from workbench.server.app import App, Response, Route, Scope
 from workbench.server.connection import Connection
 from workbench.server.devices import Device, choose
-from workbench.server.errors import ServerError
+from workbench.server.errors import PackageMissing, ServerError
+from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
-from workbench.server.settings import Settings
+from workbench.server.settings import ENDPOINTS, Settings
 
 if TYPE_CHECKING:
-    from workbench.server.shared import Shared
+    import ssl
+
+    from workbench.server.api_keys import ApiKeys
+    from workbench.server.grpc_service import Service
+    from workbench.server.observe import Observer
+    from workbench.server.tls import Pem
     from workbench.server.workers import Place
+
+    Guards = tuple[ApiKeys | None, ssl.SSLContext | None, Pem | None]
 
 Files = Mapping[str, Mapping[str, Path]]
 """Model files by name and version."""
@@ -42,28 +52,47 @@ BACKLOG = 2048
 class Server(uvicorn.Server):
     """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
 
-    def __init__(self, config: uvicorn.Config, app: App, listener: socket.socket, ready_fd: int) -> None:
-        """Serve ``app`` on ``listener``; write the ready line to ``ready_fd`` unless it is negative."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: App,
+        listener: socket.socket,
+        settings: Settings,
+        pem: Pem | None = None,
+        place: Place | None = None,
+    ) -> None:
+        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``; as
+        one of several workers where there is a ``place``."""
         super().__init__(config)
         self._app = app
         self._listener = listener
-        self._ready_fd = ready_fd
-        self._parent = -1
-        self._shared: Shared | None = None
-
-    def join(self, parent: int, shared: Shared) -> None:
-        """Be one of several workers: tell the others its numbers, and stop when the pipe ``parent`` closes."""
-        self._parent = parent
-        self._shared = shared
+        self._settings = settings
+        self._pem = pem
+        self._place = place
+        self._grpc: Service | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
+        settings = self._settings
+        ports = {"port": self._listener.getsockname()[1]}
+        if settings.grpc_port >= 0:
+            from workbench.server.grpc_service import Service
+
+            shared = self._place is not None
+            self._grpc = Service(self._app, float(settings.client_patience), share_port=shared)
+            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
         await super().startup(sockets)
-        if self._shared is not None:
+        if self._place is not None and self._app.shared is not None:
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._parent, self._orphaned)
-            self._shared.listen(loop)
-        _announce(self._ready_fd, self._listener, self._app)
+            loop.add_reader(self._place.parent, self._orphaned)
+            self._app.shared.listen(loop)
+        secure = self.config.ssl is not None
+        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and finish those in flight."""
+        over_grpc = [self._grpc.stop(self._settings.grace)] if self._grpc is not None else []
+        await asyncio.gather(super().shutdown(sockets), *over_grpc)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -76,7 +105,8 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _orphaned(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._parent)
+        assert self._place is not None
+        asyncio.get_running_loop().remove_reader(self._place.parent)
         self._stop()
 
     def _stop(self, *_: object) -> None:
@@ -93,45 +123,68 @@ def serve_files(files: Files, settings: Settings, folder: Path | None = None) ->
     """Serve model files by name and version, which lie in ``folder`` where clients may load others of it.
 
     Returns after SIGTERM or SIGINT, when nothing is in flight any more. Raises ServerError where a model cannot be
-    loaded or the port cannot be had, SystemExit where workers end and no other can start.
+    loaded or a port cannot be had, SystemExit where workers end and no other can start.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    # The port first: a taken one is known before a large model has been loaded.
-    with _listen(settings.host, settings.port) as listener:
+    with contextlib.ExitStack() as open_:
+        # The ports first: a taken one is known before a large model has been loaded.
+        listener = open_.enter_context(_listen(settings.host, settings.port, "WORKBENCH_PORT"))
+        if settings.grpc_port >= 0:
+            _import_grpc()
+            grpc_listener = open_.enter_context(_listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT"))
+            if settings.workers > 1:
+                settings = _with_shared_grpc_port(settings, grpc_listener, open_)
+            grpc_listener.close()
+        guards = _guards(settings)
         if settings.workers == 1:
-            _serve(files, settings, folder, device, listener)
+            _serve(files, settings, folder, device, listener, guards)
         else:
-            _serve_with_workers(files, settings, folder, device, listener)
+            _serve_with_workers(files, settings, folder, device, listener, guards)
+
+
+def _with_shared_grpc_port(settings: Settings, listener: socket.socket, open_: contextlib.ExitStack) -> Settings:
+    """The settings with the port that is free on ``listener``, kept for the workers: all of them bind it."""
+    address, family = listener.getsockname(), listener.family
+    listener.close()
+    kept = open_.enter_context(socket.socket(family))
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.bind(address)
+    return dataclasses.replace(settings, grpc_port=address[1])
 
 
 def _serve_with_workers(
-    files: Files, settings: Settings, folder: Path | None, device: Device, listener: socket.socket
+    files: Files, settings: Settings, folder: Path | None, device: Device, listener: socket.socket, guards: Guards
 ) -> None:
     from workbench.server.workers import UNUSABLE, Parent
 
-    if settings.repository:
-        raise ServerError(
-            f"With {settings.workers} workers models cannot be loaded and unloaded: each has its own.",
-            "Set WORKBENCH_WORKERS=1, or WORKBENCH_REPOSITORY=0.",
-        )
+    for on, variable, why in (
+        (settings.repository, "WORKBENCH_REPOSITORY", "each has its own models"),
+        (settings.input_stats, "WORKBENCH_INPUT_STATS", "each would know only of its own requests"),
+    ):
+        if on:
+            raise ServerError(
+                f"{variable}=1 does not go with {settings.workers} workers: {why}.",
+                f"Set WORKBENCH_WORKERS=1, or {variable}=0.",
+            )
 
     def work(place: Place) -> int:
         own = dataclasses.replace(settings, ready_fd=place.ready)
         try:
-            _serve(files, own, folder, device, listener, place)
+            _serve(files, own, folder, device, listener, guards, place)
         except ServerError as error:
             _log(str(error))
             return UNUSABLE
         return 0
 
     def ready() -> None:
-        _log(f"{settings.workers} workers, {settings.threads} threads each, are ready")
-        _tell_ready(settings.ready_fd, listener)
+        _log(f"{settings.workers} workers with {settings.threads} threads each are ready")
+        host, port = listener.getsockname()[:2]
+        _tell_ready(settings.ready_fd, host, {"port": port} | _grpc_port(settings.grpc_port))
 
     # What is imported by now is shared with the workers as long as nobody writes to it, which a collection would do.
     gc.collect()
     gc.freeze()
-    # Nobody is to wait for a parent that only waits for its workers: the listener is closed first.
+    # The parent's listener is closed first of all: nobody is to wait for one that only waits for its workers.
     stop = listener.close
     if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=_log).run():
         raise SystemExit(status)
@@ -143,85 +196,142 @@ def _serve(
     folder: Path | None,
     device: Device,
     listener: socket.socket,
+    guards: Guards,
     place: Place | None = None,
 ) -> None:
     """Serve in this process, which is one of several workers where it has a ``place`` among them."""
-    loader = Loader(settings.threads, settings.limits, device, _log)
-    repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
-    app = App(repository, settings.max_body, change_repository=settings.repository)
-    shared = None
-    if place is not None:
-        from workbench.server.shared import Shared
+    keys, secure, pem = guards
+    with contextlib.ExitStack() as open_:
+        observer = follow = None
+        if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
+            from workbench.server.observe import observing
 
-        shared = Shared(place.board, place.number, repository)
-    app.routes["/metrics"] = metrics_route(repository, shared)
-    connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=connection,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.grace,
-        backlog=BACKLOG,
-    )
-    # What is loaded stays: collections that walk through it would only show as latency.
-    gc.collect()
-    gc.freeze()
-    server = Server(config, app, listener, settings.ready_fd)
-    if place is not None and shared is not None:
-        server.join(place.parent, shared)
-    uvloop.run(server.serve([listener]))
+            observer = open_.enter_context(observing(settings.access_log, settings.access_log_file, os.environ, _log))
+        if settings.input_stats:
+            from workbench.server.input_stats import absorbing
+
+            follow = open_.enter_context(absorbing())
+        loader = Loader(settings.threads, settings.limits, device, _log, follow)
+        repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
+        app = App(repository, settings.max_body, change_repository=settings.repository)
+        app.keys = keys
+        if settings.cache_bytes:
+            from workbench.server.cache import ResponseCache
+
+            app.cache = ResponseCache(settings.cache_bytes)
+        if place is not None:
+            from workbench.server.shared import Shared, extras_of
+
+            extras = partial(extras_of, app.cache, observer)
+            app.shared = Shared(place.board, place.number, repository, extras)
+        app.routes["/metrics"] = metrics_route(app, observer)
+        app.routes["/openapi.json"] = openapi_route(app)
+        platforms.install(app, settings.platform, settings.platform_model)
+        connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
+        config = uvicorn.Config(
+            app if observer is None else observer.observed(app),
+            loop="none",
+            http=connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.grace,
+            backlog=BACKLOG,
+        )
+        config.load()
+        config.ssl = secure
+        # What is loaded stays: collections that walk through it would only show as latency.
+        gc.collect()
+        gc.freeze()
+        uvloop.run(Server(config, app, listener, settings, pem, place).serve([listener]))
 
 
-def metrics_route(repository: Repository, shared: Shared | None = None) -> Route:
-    """``GET /metrics``, of all workers where numbers are ``shared``. What it takes is loaded when it is first asked:
-    most start-ups are waited for, no scrape is."""
+def _guards(settings: Settings) -> Guards:
+    """What lets clients in, read before a large model is, TLS once for each protocol; None where all may come."""
+    keys = secure = pem = None
+    if settings.api_key_file is not None:
+        from workbench.server.api_keys import read_keys
+
+        keys = read_keys(settings.api_key_file)
+    if settings.tls_cert is not None:
+        from workbench.server.tls import read_pem, tls_context
+
+        files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+        secure, pem = tls_context(*files), read_pem(*files)
+    return keys, secure, pem
+
+
+def metrics_route(app: App, observer: Observer | None = None) -> Route:
+    """``GET /metrics``, of all workers where there are several. What it takes is loaded when it is first asked: most
+    start-ups are waited for, no scrape is."""
     registry = None
 
     async def scrape(_scope: Scope, _body: bytes) -> Response:
         nonlocal registry
         from workbench.server import metrics
 
-        if shared is not None:
-            await shared.gather()
-            return Response(
-                metrics.text(metrics.exposition(shared, shared.processes)), content_type=metrics.CONTENT_TYPE
-            )
-        registry = registry or metrics.exposition(repository)
+        if app.shared is not None:
+            await app.shared.gather()
+            of_all = metrics.exposition_of_all(app.shared)
+            return Response(metrics.text(of_all), content_type=metrics.CONTENT_TYPE)
+        registry = registry or metrics.exposition(app.repository, app.cache, observer)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
-    return Route("GET", scrape)
+    return Route("GET", scrape, operations=lambda words: words.metrics())
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def openapi_route(app: App) -> Route:
+    """``GET /openapi.json``: all that is answered over HTTP, with the signatures of the models as they are loaded."""
+
+    async def describe(_scope: Scope, _body: bytes) -> Response:
+        from workbench.server import openapi
+
+        return Response(encode(openapi.document(app)))
+
+    return Route("GET", describe, operations=lambda words: words.itself())
+
+
+def _import_grpc() -> None:
+    try:
+        import google.protobuf  # noqa: F401
+        import grpc  # noqa: F401 - both are for workbench.server.grpc_service
+    except ModuleNotFoundError as error:
+        raise PackageMissing(
+            f"gRPC needs {error.name}, which is not here.",
+            "Have the image made with grpc: in the recipe's image:, or run pip install 'workbench[grpc]'.",
+        ) from None
+
+
+def _listen(host: str, port: int, variable: str) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ServerError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.", "Free the port or set WORKBENCH_PORT."
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.", f"Free the port or set {variable}."
         ) from None
 
 
-def _announce(ready_fd: int, listener: socket.socket, app: App) -> None:
-    host, port = listener.getsockname()[:2]
+def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, secure: bool) -> None:
     names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
-    _log(f"serving {names} at http://{host}:{port}")
-    _tell_ready(ready_fd, listener)
+    grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
+    _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{ports['port']}{grpc}")
+    _tell_ready(ready_fd, host, ports)
 
 
-def _tell_ready(ready_fd: int, listener: socket.socket) -> None:
+def _grpc_port(port: int) -> dict[str, int]:
+    return {"grpc_port": port} if port >= 0 else {}
+
+
+def _tell_ready(ready_fd: int, host: str, ports: Mapping[str, int]) -> None:
     if ready_fd < 0:
         return
-    host, port = listener.getsockname()[:2]
-    line = {"ready": True, "host": host, "port": port, "pid": os.getpid()}
+    line = {"ready": True, "host": host, **ports, "pid": os.getpid()}
     try:
         with open(ready_fd, "w", encoding="utf-8") as pipe:
             pipe.write(json.dumps(line) + "\n")

@@ -103,12 +103,25 @@ def _strings(data: memoryview, spec: TensorSpec, count: int) -> Iterator[str]:
         at = begin + int.from_bytes(data[at:begin], "little")
         if begin > len(data) or at > len(data):
             raise RequestError(400, f"input {spec.name!r}: the data ends within one of its {count} elements")
-        try:
-            yield str(data[begin:at], "utf-8")
-        except UnicodeDecodeError:
-            raise RequestError(400, f"input {spec.name!r}: an element is not UTF-8, as strings of ONNX are") from None
+        yield text(data[begin:at], spec)
     if at != len(data):
         raise RequestError(400, f"input {spec.name!r}: the data goes on after its {count} elements")
+
+
+def text(element: bytes | memoryview, spec: TensorSpec) -> str:
+    """An element of a BYTES tensor; RequestError 400 where it is no string of ONNX."""
+    try:
+        return str(element, "utf-8")
+    except UnicodeDecodeError:
+        raise RequestError(400, f"input {spec.name!r}: an element is not UTF-8, as strings of ONNX are") from None
+
+
+def wrong_count(spec: TensorSpec, shape: Sequence[int], count: int) -> RequestError:
+    """What is said of an input whose data has ``count`` elements and not those of its shape."""
+    return RequestError(
+        400,
+        f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} elements, the data has {count}",
+    )
 
 
 def to_bytes(array: Array, datatype: Datatype) -> bytes:

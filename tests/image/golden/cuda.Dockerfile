@@ -37,10 +37,10 @@ ENV HOME="/tmp" \
     PYTHONUNBUFFERED="1" \
     PYTHONUTF8="1" \
     SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt" \
+    WORKBENCH_DEVICE="cuda" \
     WORKBENCH_HOST="0.0.0.0" \
     WORKBENCH_MODELS="/models" \
-    WORKBENCH_PORT="9000" \
-    WORKBENCH_THREADS="2"
+    WORKBENCH_PORT="9000"
 WORKDIR /
 USER 65532:65532
 EXPOSE 9000/tcp

@@ -37,8 +37,7 @@ ENV HOME="/tmp" \
     SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt" \
     WORKBENCH_HOST="0.0.0.0" \
     WORKBENCH_MODELS="/models" \
-    WORKBENCH_PORT="8000" \
-    WORKBENCH_THREADS="2"
+    WORKBENCH_PORT="8000"
 WORKDIR /
 USER 65532:65532
 EXPOSE 8000/tcp

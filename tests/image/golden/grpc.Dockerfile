@@ -1,0 +1,51 @@
+# Written by workbench; its context lies beside it. Build it with BuildKit, without a network:
+#   docker build --network=none --tag digits .
+
+# --- The build stage: the locked wheels, each checked against its sha256. Only /out leaves this stage.
+FROM workbench.local/base:0123456789ab AS wheels
+# A base may name another user, who could not write /out. No container ever runs as this stage's user.
+# hadolint ignore=DL3002
+USER 0:0
+WORKDIR /build
+# Wheels and unpacking code are mounted, so neither is ever part of a layer; the base has no shell, hence the exec form.
+RUN --mount=type=bind,source=build,target=/build \
+    --mount=type=bind,source=wheels,target=/wheels \
+    ["/usr/bin/python3.11", "-B", "-m", "workbench.image.unpack_wheels", "/build/wheels.json", "/wheels", "/build/omit.txt", "/out", "1700000000"]
+
+# --- The runtime stage only copies: nothing runs in it, so it holds what is listed here and nothing else.
+# Each line is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
+FROM workbench.local/base:0123456789ab AS runtime
+# By far the largest, and another only when a locked version changes.
+COPY --from=wheels /out/ /
+# A few KiB of source, another with each version of workbench; above the wheels, which it thereby never touches.
+ADD server.tar /
+# Last, for it changes most often: a new model is one new layer, and nothing else is built, sent or pulled again.
+# Both are tars, for what is unpacked keeps its times, where a folder that is copied gets the time of its transfer.
+ADD model.tar /
+
+# Configuration makes no layers. What changes with every model, its label, stands last.
+ENV HOME="/tmp" \
+    OMP_NUM_THREADS="1" \
+    OPENBLAS_NUM_THREADS="1" \
+    ORT_DISABLE_TELEMETRY="1" \
+    PATH="/usr/local/bin:/usr/bin:/bin" \
+    PYTHONDONTWRITEBYTECODE="1" \
+    PYTHONPATH="/opt/wheels:/app" \
+    PYTHONSAFEPATH="1" \
+    PYTHONUNBUFFERED="1" \
+    PYTHONUTF8="1" \
+    SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt" \
+    WORKBENCH_GRPC_PORT="8001" \
+    WORKBENCH_HOST="0.0.0.0" \
+    WORKBENCH_MODELS="/models" \
+    WORKBENCH_PORT="8000" \
+    WORKBENCH_THREADS="2"
+WORKDIR /
+USER 65532:65532
+EXPOSE 8000/tcp 8001/tcp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/bin/python3.11", "-S", "-c", "import os, socket\nhost = os.environ.get('WORKBENCH_HOST', '')\nto = '127.0.0.1' if host in ('', '0.0.0.0', '::') else host\ns = socket.create_connection((to, int(os.environ.get('WORKBENCH_PORT', '8000'))), 3)\ns.sendall(b'GET /v2/health/ready HTTP/1.1\\r\\nHost: health\\r\\nConnection: close\\r\\n\\r\\n')\nraise SystemExit(b' 200 ' not in s.recv(64))\n"]
+ENTRYPOINT ["/usr/bin/python3.11", "-m", "workbench.server"]
+LABEL org.opencontainers.image.title="digits" \
+      workbench.version="1.2.3" \
+      workbench.model="sha256:5555555555555555555555555555555555555555555555555555555555555555"

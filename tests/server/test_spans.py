@@ -1,0 +1,170 @@
+"""Inferences are spans of OpenTelemetry, received here over OTLP/HTTP by a server that keeps what it gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from server_models import affine, lookup
+from server_process import Process, running
+
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
+INFER = "/v2/models/affine/infer"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+
+class Receiver:
+    """What takes spans: its address, and what came."""
+
+    def __init__(self) -> None:
+        received: queue.Queue[Any] = queue.Queue()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                received.put((self.path, ExportTraceServiceRequest.FromString(body)))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._received = received
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def everything(self) -> list[tuple[str, Span]]:
+        """All spans until now, with the name of their service."""
+        found = []
+        while not self._received.empty():
+            path, request = self._received.get()
+            assert path == "/v1/traces"
+            for resource in request.resource_spans:
+                service = values(resource.resource.attributes)["service.name"]
+                found += [(service, span) for scope in resource.scope_spans for span in scope.spans]
+        return found
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    thread = threading.Thread(target=found.server.serve_forever)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    thread.join()
+    found.server.server_close()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    affine(tmp_path / "models" / "affine" / "1" / "model.onnx")
+    lookup(tmp_path / "models" / "lookup" / "1" / "model.onnx")
+    return tmp_path / "models"
+
+
+def ask(server: Process, path: str, body: bytes | None = BODY, **headers: str) -> Any:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.url + path, body, headers), timeout=30) as answer:
+            return answer.headers
+    except urllib.error.HTTPError as error:
+        return error.headers
+
+
+def test_an_inference_is_a_span_in_the_trace_of_its_client(models: Path, receiver: Receiver) -> None:
+    with running(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url) as server:
+        told = ask(server, INFER, traceparent=f"00-{TRACE}-{PARENT}-01")["traceparent"]
+        ask(server, "/v2/models/affine", None)
+        ask(server, "/v2/health/live", None)
+    ((service, span),) = receiver.everything()
+    assert service == "workbench-server"
+    assert span.trace_id.hex() == TRACE
+    assert span.parent_span_id.hex() == PARENT
+    assert told == f"00-{TRACE}-{span.span_id.hex()}-01"
+    assert (span.name, span.kind) == ("infer affine", Span.SPAN_KIND_SERVER)
+    assert span.status.code == Status.STATUS_CODE_UNSET
+    found = values(span.attributes)
+    compute, waited = found.pop("inference.compute.seconds"), found.pop("inference.queue.seconds")
+    assert 0 < waited + compute <= (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    assert found.pop("http.response.body.size") > 0
+    assert found == {
+        "http.request.method": "POST",
+        "url.path": INFER,
+        "http.request.body.size": len(BODY),
+        "http.response.status_code": 200,
+        "inference.model.name": "affine",
+        "inference.model.version": "1",
+        "inference.batch.rows": 1,
+        "inference.cached": False,
+    }
+
+
+def test_without_a_parent_a_trace_begins(models: Path, receiver: Receiver) -> None:
+    with running(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_SERVICE_NAME="mine") as server:
+        told = ask(server, INFER)["traceparent"]
+        refused = ask(server, "/v2/models/lookup/infer", b"{}")["traceparent"]
+    (service, span), (_, failed) = receiver.everything()
+    assert service == "mine"
+    assert span.parent_span_id == b""
+    assert told[:52] == f"00-{span.trace_id.hex()}-{span.span_id.hex()}"
+    assert refused[:52] == f"00-{failed.trace_id.hex()}-{failed.span_id.hex()}"
+    assert int(told[53:], 16) & 1
+    found = values(failed.attributes)
+    assert (found["http.response.status_code"], found["inference.model.name"]) == (400, "lookup")
+    assert "inference.compute.seconds" not in found
+
+
+def test_what_the_client_does_not_record_is_not_sent(models: Path, receiver: Receiver) -> None:
+    with running(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url) as server:
+        assert ask(server, INFER, traceparent=f"00-{TRACE}-{PARENT}-00")["traceparent"].endswith("-00")
+    assert receiver.everything() == []
+
+
+def test_a_receiver_that_is_away_disturbs_nobody(models: Path, receiver: Receiver) -> None:
+    receiver.server.server_close()
+    server = Process(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    try:
+        assert ask(server, INFER)["content-type"] == "application/json"
+        server.process.terminate()
+        code, _, _ = server.end()
+    finally:
+        server.kill()
+    assert code == 0
+
+
+def test_without_the_packages_the_start_says_so(models: Path, tmp_path: Path) -> None:
+    # An environment without them, as far as an import can tell.
+    (tmp_path / "without" / "opentelemetry").mkdir(parents=True)
+    (tmp_path / "without" / "opentelemetry" / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
+    server = Process(models, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", PYTHONPATH=path)
+    try:
+        assert "traceparent" not in ask(server, INFER)
+        server.process.terminate()
+        code, _, err = server.end()
+    finally:
+        server.kill()
+    assert code == 0
+    assert [line for line in err.splitlines() if "opentelemetry" in line] == [
+        (
+            "workbench.server: OTEL_EXPORTER_OTLP_ENDPOINT is set, and no spans are sent: opentelemetry-sdk and "
+            "-exporter-otlp-proto-http are not installed"
+        )
+    ]
