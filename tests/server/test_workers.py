@@ -70,8 +70,8 @@ def metrics(server: Process) -> dict[str, float]:
 
 
 def until_refused(server: Process) -> None:
-    """Waits until nobody listens any more."""
-    with contextlib.suppress(ConnectionRefusedError):
+    """Waits until nobody listens any more; the last one may have waited to be accepted."""
+    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
         while True:
             server.connect().close()
 
