@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from server_models import affine
-from test_life import BODY, Process, head, until, until_closed
+from server_process import Process, running
+from test_life import BODY, head, until, until_closed
 
 from workbench.server.cpus import cpu_limit, default_threads
 from workbench.server.errors import ServerError
@@ -27,15 +29,20 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Process]:
-    """Two workers; whatever is left of them at the end is killed."""
-    affine(tmp_path / "affine" / "1" / "model.onnx")
-    running = Process(tmp_path, WORKBENCH_WORKERS="2")
-    children = workers(running)
-    yield running
-    children += workers(running)
-    running.process.kill()
-    running.process.communicate()
+def models(tmp_path: Path) -> Path:
+    """A folder with a model."""
+    affine(tmp_path / "models" / "affine" / "1" / "model.onnx")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def server(models: Path) -> Iterator[Process]:
+    """Two workers; none of them may outlive it."""
+    server = Process(models, WORKBENCH_WORKERS="2")
+    children = workers(server)
+    yield server
+    children += workers(server)
+    server.kill()
     _, alive = psutil.wait_procs(children, timeout=30)
     for each in alive:
         each.kill()
@@ -51,31 +58,22 @@ def workers(server: Process) -> list[psutil.Process]:
 def infer(server: Process, times: int = 1) -> None:
     """Requests, each on a connection of its own."""
     for _ in range(times):
-        request = urllib.request.Request(f"http://127.0.0.1:{server.ready['port']}/v2/models/affine/infer", BODY)
+        request = urllib.request.Request(f"{server.url}/v2/models/affine/infer", BODY)
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
 
 
 def metrics(server: Process) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ready['port']}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         return {sample.name: sample.value for each in families for sample in each.samples}
 
 
 def until_refused(server: Process) -> None:
-    """Waits until nobody listens any more."""
-    with contextlib.suppress(ConnectionRefusedError):
+    """Waits until nobody listens any more; the last one may have waited to be accepted."""
+    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
         while True:
             server.connect().close()
-
-
-def said(server: Process, words: str) -> str:
-    """Waits for a line of the log."""
-    assert server.process.stderr is not None
-    for line in server.process.stderr:
-        if words in line:
-            return line
-    raise AssertionError(f"never said: {words}")
 
 
 def test_the_ready_line_is_the_parents_once_all_are_ready(server: Process) -> None:
@@ -86,7 +84,7 @@ def test_the_ready_line_is_the_parents_once_all_are_ready(server: Process) -> No
     code, out, err = server.end()
     assert (code, out) == (0, "")
     assert err.count("loaded affine/1") == 2
-    assert "2 workers, " in err.splitlines()[-1]
+    assert "2 workers with " in err.splitlines()[-1]
 
 
 def test_metrics_are_those_of_all_workers(server: Process) -> None:
@@ -108,12 +106,23 @@ def test_a_worker_that_dies_is_replaced_and_its_numbers_stay(server: Process) ->
     first, second = workers(server)
     for victim in (first, second):
         victim.kill()
-        assert f"worker {victim.pid} was killed by signal 9; another starts" in said(server, "another starts")
-        said(server, "serving affine/1")
+        victim.wait(30)
+        until_replaced(server, victim)
         infer(server, 5)
         told += 5
         assert metrics(server)["inference_request_success_total"] == told
     assert {each.pid for each in workers(server)}.isdisjoint({first.pid, second.pid})
+    server.process.terminate()
+    code, _, err = server.end()
+    assert code == 0
+    for victim in (first, second):
+        assert f"worker {victim.pid} was killed by signal 9; another starts" in err
+
+
+def until_replaced(server: Process, victim: psutil.Process) -> None:
+    """Until two workers have told their numbers, and ``victim`` is none of them; requests are answered meanwhile."""
+    while len([each for each in workers(server) if each.pid != victim.pid]) < 2:
+        assert server.get("/v2/health/ready") == 200
 
 
 def test_sigterm_finishes_what_is_in_flight_in_every_worker(server: Process) -> None:
@@ -164,11 +173,38 @@ def test_when_none_can_start_the_parent_gives_up_with_1() -> None:
     assert "ready" not in log
 
 
-def test_models_do_not_change_under_several_workers(tmp_path: Path) -> None:
-    affine(tmp_path / "affine" / "1" / "model.onnx")
-    code, _, err = Process(tmp_path, WORKBENCH_WORKERS="2", WORKBENCH_REPOSITORY="1").end()
-    assert code == 2
-    assert "WORKBENCH_WORKERS=1" in err
+def test_what_one_worker_alone_would_know_is_refused_with_several(models: Path) -> None:
+    for setting in ("WORKBENCH_REPOSITORY", "WORKBENCH_INPUT_STATS"):
+        code, _, err = Process(models, WORKBENCH_WORKERS="2", **{setting: "1"}).end()
+        assert code == 2
+        assert f"{setting}=1 does not go with 2 workers" in err
+
+
+def test_statistics_and_cache_are_those_of_all_workers(models: Path) -> None:
+    with running(models, WORKBENCH_WORKERS="2", WORKBENCH_CACHE_BYTES="100000", WORKBENCH_ACCESS_LOG="1") as server:
+        infer(server, 20)
+        for _ in range(4):
+            with urllib.request.urlopen(f"{server.url}/v2/models/affine/stats", timeout=30) as answer:
+                (found,) = json.load(answer)["model_stats"]
+            stats = found["inference_stats"]
+            assert stats["success"]["count"] == 20
+            assert stats["cache_hit"]["count"] + stats["cache_miss"]["count"] == 20
+            # Each worker computes what it is asked for the first time.
+            assert found["execution_count"] == stats["cache_miss"]["count"] == metrics(server)["cache_entries"] <= 2
+            assert found["batch_stats"][0]["compute_infer"]["count"] == found["execution_count"]
+        assert metrics(server)["access_log_lost_total"] == 0
+
+
+def test_grpc_is_answered_by_all_workers_on_one_port(models: Path) -> None:
+    from tritonclient import grpc
+
+    with running(models, WORKBENCH_WORKERS="2", WORKBENCH_GRPC_PORT="0") as server:
+        tensor = grpc.InferInput("x", [1, 3], "FP32").set_data_from_numpy(np.ones((1, 3), np.float32))
+        for number in range(8):
+            options = [("grpc.use_local_subchannel_pool", 1), ("of its own", number)]
+            with grpc.InferenceServerClient(f"127.0.0.1:{server.ready['grpc_port']}", channel_args=options) as client:
+                assert client.infer("affine", [tensor]).as_numpy("double").tolist() == [[2, 2, 2]]
+        assert metrics(server)["inference_request_success_total"] == 8
 
 
 def test_workers_share_the_cpus_out() -> None:
@@ -205,4 +241,4 @@ def test_the_command_takes_options_over_the_environment(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "joins no requests" in err
-    assert "2 workers, 1 threads each, are ready" in err
+    assert "2 workers with 1 threads each are ready" in err

@@ -48,6 +48,9 @@ def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file")],
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 without")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 without; 0 for a free one")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65535, help="port for gRPC beside HTTP; 0 for a free one")
+    ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N|auto", help="processes with the model; auto: one per CPU; 1 without")
     ] = None,
@@ -58,9 +61,6 @@ def serve(
         int | None, typer.Option(min=1, metavar="N", help="most rows that requests are joined to; 64 without")
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="where the model runs; cpu without")] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(metavar="N", min=0, max=65535, help="port for gRPC beside HTTP; 0 for a free one")
-    ] = None,
 ) -> None:
     """The image's server, on this machine. What is no option here is set by WORKBENCH_..., as in the image."""
     import os
@@ -74,11 +74,11 @@ def serve(
     given = {
         "HOST": host,
         "PORT": port,
+        "GRPC_PORT": grpc_port,
         "WORKERS": workers,
         "THREADS": threads,
         "BATCH_ROWS": batch_rows,
         "DEVICE": device,
-        "GRPC_PORT": grpc_port,
     }
     options = {f"WORKBENCH_{name}": str(value) for name, value in given.items() if value is not None}
     try:

@@ -95,7 +95,7 @@ class App:
         self.in_flight: Callable[[], int] = lambda: 0
         """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self.shared: Shared | None = None
-        """The numbers of all workers, where this is one of several."""
+        """The numbers of all workers, where there are several."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
@@ -220,14 +220,14 @@ class App:
             case _:
                 raise RequestError(404, f"there is nothing at {scope['path']!r}")
         await body.read()
-        if what == "stats" and self.shared is not None:
-            await self.shared.gather()
-            asked = {(each.model.name, each.model.version) for each in batchers}
-            known = [each for each in self.shared if (each.model.name, each.model.version) in asked]
-            return Response(encode(model_stats(known)))
         if what == "stats":
             from workbench.server.model_stats import model_stats
 
+            if self.shared is not None:
+                await self.shared.gather()
+                asked = {(each.model.name, each.model.version) for each in batchers}
+                of_all = [each for each in self.shared if (each.model.name, each.model.version) in asked]
+                return Response(encode(model_stats(of_all)))
             return Response(encode(model_stats(batchers)))
         followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
         if not followed:

@@ -93,9 +93,9 @@ Method = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 class Service:
     """The methods of the protocol and of gRPC's health service over ``app``."""
 
-    def __init__(self, app: App, patience: float) -> None:
+    def __init__(self, app: App, patience: float, *, share_port: bool = False) -> None:
         """Clients that take longer than ``patience`` seconds to send a message are refused, and those without one of
-        the app's API keys, where it has some."""
+        the app's API keys, where it has some. ``share_port``: other workers listen on the same port."""
         self._app = app
         self._patience = patience
         self._reads = asyncio.Semaphore(MAX_READS)
@@ -113,7 +113,7 @@ class Service:
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LITTLE),
                 # Without this a second server on the same port gets half of the connections.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(share_port)),
             ],
             maximum_concurrent_rpcs=MAX_RPCS,
         )

@@ -6,7 +6,7 @@ Names are those of Triton without its prefix, in seconds as Prometheus asks for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,11 @@ from prometheus_client.registry import CollectorRegistry
 from workbench.server.batcher import Batcher
 from workbench.server.gpu import gpu_collector
 from workbench.server.meter import Histogram
+from workbench.server.shared import Counted, Shared, extras_of
 
 if TYPE_CHECKING:
     from workbench.server.cache import ResponseCache
     from workbench.server.observe import Observer
-    from workbench.server.shared import Counted
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
@@ -32,6 +32,14 @@ _HISTOGRAMS = (
     ("inference_compute_seconds", "A run of the model.", "compute"),
     ("inference_batch_rows", "Rows that one run computed.", "joined"),
 )
+
+_EXTRAS = {
+    "cache_evictions": (CounterMetricFamily, "Answers dropped to make room."),
+    "cache_entries": (GaugeMetricFamily, "Answers that are held."),
+    "cache_bytes": (GaugeMetricFamily, "Bytes that they take."),
+    "access_log_lost": (CounterMetricFamily, "Lines that were not written."),
+    "trace_spans_lost": (CounterMetricFamily, "Spans that were not made."),
+}
 
 
 class ModelCollector:
@@ -71,11 +79,11 @@ class ModelCollector:
             yield family
 
 
-class CacheCollector:
-    """The numbers of the response cache."""
+class ExtrasCollector:
+    """The numbers that are of no model: those of :data:`_EXTRAS` that ``extras`` gives at a scrape."""
 
-    def __init__(self, cache: ResponseCache, batchers: Iterable[Batcher | Counted]) -> None:
-        self._cache = cache
+    def __init__(self, extras: Callable[[], Mapping[str, int]], batchers: Iterable[Batcher | Counted]) -> None:
+        self._extras = extras
         self._batchers = batchers
 
     def describe(self) -> Sequence[Metric]:
@@ -84,34 +92,18 @@ class CacheCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The families of metrics."""
-        hits = CounterMetricFamily("cache_hits", "Requests that the response cache answered.", labels=_LABELS)
-        misses = CounterMetricFamily("cache_misses", "Requests that it did not know.", labels=_LABELS)
-        for each in self._batchers:
-            of = (each.model.name, each.model.version)
-            hits.add_metric(of, each.meter.cache_hits)
-            misses.add_metric(of, each.meter.cache_misses)
-        yield from (hits, misses)
-        yield CounterMetricFamily("cache_evictions", "Answers dropped to make room.", value=self._cache.evicted)
-        yield GaugeMetricFamily("cache_entries", "Answers that are held.", value=len(self._cache))
-        yield GaugeMetricFamily("cache_bytes", "Bytes that they take.", value=self._cache.held)
-
-
-class LossCollector:
-    """What was to be told of requests, and could not be."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def describe(self) -> Sequence[Metric]:
-        """Nothing: a scrape tells what there is."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """The families of metrics."""
-        if self._observer.log is not None:
-            yield CounterMetricFamily("access_log_lost", "Lines that were not written.", value=self._observer.log.lost)
-        if self._observer.tracer is not None:
-            yield CounterMetricFamily("trace_spans_lost", "Spans that were not made.", value=self._observer.tracer.lost)
+        extras = self._extras()
+        if "cache_entries" in extras:
+            hits = CounterMetricFamily("cache_hits", "Requests that the response cache answered.", labels=_LABELS)
+            misses = CounterMetricFamily("cache_misses", "Requests that it did not know.", labels=_LABELS)
+            for each in self._batchers:
+                of = (each.model.name, each.model.version)
+                hits.add_metric(of, each.meter.cache_hits)
+                misses.add_metric(of, each.meter.cache_misses)
+            yield from (hits, misses)
+        for name, value in extras.items():
+            family, told = _EXTRAS[name]
+            yield family(name, told, value=value)
 
 
 class ProcessesCollector:
@@ -141,26 +133,29 @@ class ProcessesCollector:
 
 
 def exposition(
-    batchers: Iterable[Batcher | Counted],
-    cache: ResponseCache | None = None,
-    observer: Observer | None = None,
-    processes: Sequence[int] = (),
+    batchers: Iterable[Batcher], cache: ResponseCache | None = None, observer: Observer | None = None
 ) -> CollectorRegistry:
-    """A registry of the models' numbers, of the process or of all ``processes``, of GPUs, and of those of ``cache`` and
-    ``observer`` that are there."""
+    """A registry of the models' numbers, of the process, of GPUs, and of those of ``cache`` and ``observer`` that are
+    there."""
+    registry = _registry(batchers, partial(extras_of, cache, observer))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def exposition_of_all(shared: Shared) -> CollectorRegistry:
+    """A registry of what all workers told last."""
+    registry = _registry(shared, lambda: shared.extras)
+    registry.register(ProcessesCollector(shared.processes))
+    return registry
+
+
+def _registry(batchers: Iterable[Batcher | Counted], extras: Callable[[], Mapping[str, int]]) -> CollectorRegistry:
     registry = CollectorRegistry()
-    if processes:
-        registry.register(ProcessesCollector(processes))
-    else:
-        ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(ModelCollector(batchers))
+    registry.register(ExtrasCollector(extras, batchers))
     if (gpus := gpu_collector()) is not None:
         registry.register(gpus)
-    if cache is not None:
-        registry.register(CacheCollector(cache, batchers))
-    if observer is not None:
-        registry.register(LossCollector(observer))
     return registry
 
 

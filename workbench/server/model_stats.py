@@ -8,10 +8,12 @@ a count and no time. Rows of runs beyond 256 are told as the next power of two.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.server.batcher import Batcher
-from workbench.server.shared import Counted
+
+if TYPE_CHECKING:
+    from workbench.server.shared import Counted
 
 
 def model_stats(batchers: Iterable[Batcher | Counted]) -> dict[str, Any]:

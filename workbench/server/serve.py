@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.grpc_service import Service
     from workbench.server.observe import Observer
-    from workbench.server.shared import Shared
     from workbench.server.tls import Pem
     from workbench.server.workers import Place
+
+    Guards = tuple[ApiKeys | None, ssl.SSLContext | None, Pem | None]
 
 Files = Mapping[str, Mapping[str, Path]]
 """Model files by name and version."""
@@ -51,23 +53,24 @@ class Server(uvicorn.Server):
     """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
 
     def __init__(
-        self, config: uvicorn.Config, app: App, listener: socket.socket, settings: Settings, pem: Pem | None = None
+        self,
+        config: uvicorn.Config,
+        app: App,
+        listener: socket.socket,
+        settings: Settings,
+        pem: Pem | None = None,
+        place: Place | None = None,
     ) -> None:
-        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``."""
+        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``; as
+        one of several workers where there is a ``place``."""
         super().__init__(config)
         app.in_flight = lambda: len(self.server_state.tasks)
         self._app = app
         self._listener = listener
         self._settings = settings
         self._pem = pem
+        self._place = place
         self._grpc: Service | None = None
-        self._parent = -1
-        self._shared: Shared | None = None
-
-    def join(self, parent: int, shared: Shared) -> None:
-        """Be one of several workers: tell the others its numbers, and stop when the pipe ``parent`` closes."""
-        self._parent = parent
-        self._shared = shared
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
@@ -76,13 +79,14 @@ class Server(uvicorn.Server):
         if settings.grpc_port >= 0:
             from workbench.server.grpc_service import Service
 
-            self._grpc = Service(self._app, float(settings.client_patience))
+            shared = self._place is not None
+            self._grpc = Service(self._app, float(settings.client_patience), share_port=shared)
             ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
         await super().startup(sockets)
-        if self._shared is not None:
+        if self._place is not None and self._app.shared is not None:
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._parent, self._orphaned)
-            self._shared.listen(loop)
+            loop.add_reader(self._place.parent, self._orphaned)
+            self._app.shared.listen(loop)
         secure = self.config.ssl is not None
         _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
 
@@ -102,7 +106,8 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _orphaned(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._parent)
+        assert self._place is not None
+        asyncio.get_running_loop().remove_reader(self._place.parent)
         self._stop()
 
     def _stop(self, *_: object) -> None:
@@ -122,11 +127,15 @@ def serve_files(files: Files, settings: Settings, folder: Path | None = None) ->
     loaded or a port cannot be had, SystemExit where workers end and no other can start.
     """
     device = choose(settings.device, available_providers(), fallback=settings.device_fallback)
-    # The ports first: a taken one is known before a large model has been loaded.
-    with _listen(settings.host, settings.port, "WORKBENCH_PORT") as listener:
+    with contextlib.ExitStack() as open_:
+        # The ports first: a taken one is known before a large model has been loaded.
+        listener = open_.enter_context(_listen(settings.host, settings.port, "WORKBENCH_PORT"))
         if settings.grpc_port >= 0:
             _import_grpc()
-            _listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT").close()
+            grpc_listener = open_.enter_context(_listen(settings.host, settings.grpc_port, "WORKBENCH_GRPC_PORT"))
+            if settings.workers > 1:
+                settings = _with_shared_grpc_port(settings, grpc_listener, open_)
+            grpc_listener.close()
         guards = _guards(settings)
         if settings.workers == 1:
             _serve(files, settings, folder, device, listener, guards)
@@ -134,20 +143,29 @@ def serve_files(files: Files, settings: Settings, folder: Path | None = None) ->
             _serve_with_workers(files, settings, folder, device, listener, guards)
 
 
+def _with_shared_grpc_port(settings: Settings, listener: socket.socket, open_: contextlib.ExitStack) -> Settings:
+    """The settings with the port that is free on ``listener``, kept for the workers: all of them bind it."""
+    address, family = listener.getsockname(), listener.family
+    listener.close()
+    kept = open_.enter_context(socket.socket(family))
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.bind(address)
+    return dataclasses.replace(settings, grpc_port=address[1])
+
+
 def _serve_with_workers(
     files: Files, settings: Settings, folder: Path | None, device: Device, listener: socket.socket, guards: Guards
 ) -> None:
     from workbench.server.workers import UNUSABLE, Parent
 
-    for alone, asked, told in (
-        ("WORKBENCH_REPOSITORY", settings.repository, "models cannot be loaded and unloaded"),
-        ("WORKBENCH_GRPC_PORT", settings.grpc_port >= 0, "there is no gRPC"),
-        ("WORKBENCH_INPUT_STATS", settings.input_stats, "inputs cannot be followed"),
+    for on, variable, why in (
+        (settings.repository, "WORKBENCH_REPOSITORY", "each has its own models"),
+        (settings.input_stats, "WORKBENCH_INPUT_STATS", "each would know only of its own requests"),
     ):
-        if asked:
+        if on:
             raise ServerError(
-                f"With {settings.workers} workers {told}: each has its own.",
-                f"Set WORKBENCH_WORKERS=1, or unset {alone}.",
+                f"{variable}=1 does not go with {settings.workers} workers: {why}.",
+                f"Set WORKBENCH_WORKERS=1, or {variable}=0.",
             )
 
     def work(place: Place) -> int:
@@ -160,14 +178,14 @@ def _serve_with_workers(
         return 0
 
     def ready() -> None:
-        _log(f"{settings.workers} workers, {settings.threads} threads each, are ready")
+        _log(f"{settings.workers} workers with {settings.threads} threads each are ready")
         host, port = listener.getsockname()[:2]
-        _tell_ready(settings.ready_fd, host, {"port": port})
+        _tell_ready(settings.ready_fd, host, {"port": port} | _grpc_port(settings.grpc_port))
 
     # What is imported by now is shared with the workers as long as nobody writes to it, which a collection would do.
     gc.collect()
     gc.freeze()
-    # Nobody is to wait for a parent that only waits for its workers: the listener is closed first.
+    # The parent's listener is closed first of all: nobody is to wait for one that only waits for its workers.
     stop = listener.close
     if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=_log).run():
         raise SystemExit(status)
@@ -183,6 +201,7 @@ def _serve(
     place: Place | None = None,
 ) -> None:
     """Serve in this process, which is one of several workers where it has a ``place`` among them."""
+    keys, secure, pem = guards
     with contextlib.ExitStack() as open_:
         observer = follow = None
         if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
@@ -195,7 +214,20 @@ def _serve(
             follow = open_.enter_context(absorbing())
         loader = Loader(settings.threads, settings.limits, device, _log, follow)
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
-        app = _app(repository, settings, guards, observer)
+        app = App(repository, settings.max_body, change_repository=settings.repository)
+        app.keys = keys
+        if settings.cache_bytes:
+            from workbench.server.cache import ResponseCache
+
+            app.cache = ResponseCache(settings.cache_bytes)
+        if place is not None:
+            from workbench.server.shared import Shared, extras_of
+
+            extras = partial(extras_of, app.cache, observer)
+            app.shared = Shared(place.board, place.number, repository, extras)
+        app.routes["/metrics"] = metrics_route(app, observer)
+        app.routes["/openapi.json"] = openapi_route(app)
+        platforms.install(app, settings.platform, settings.platform_model)
         connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
         config = uvicorn.Config(
             app if observer is None else observer.observed(app),
@@ -213,42 +245,15 @@ def _serve(
             backlog=BACKLOG,
         )
         config.load()
-        config.ssl = guards.secure
+        config.ssl = secure
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        server = Server(config, app, listener, settings, guards.pem)
-        if place is not None:
-            from workbench.server.shared import Shared
-
-            app.shared = Shared(place.board, place.number, repository)
-            server.join(place.parent, app.shared)
-        uvloop.run(server.serve([listener]))
-
-
-def _app(repository: Repository, settings: Settings, guards: Guards, observer: Observer | None) -> App:
-    app = App(repository, settings.max_body, change_repository=settings.repository)
-    app.keys = guards.keys
-    if settings.cache_bytes:
-        from workbench.server.cache import ResponseCache
-
-        app.cache = ResponseCache(settings.cache_bytes)
-    app.routes["/metrics"] = metrics_route(app, observer)
-    app.routes["/openapi.json"] = openapi_route(app)
-    platforms.install(app, settings.platform, settings.platform_model)
-    return app
-
-
-class Guards(NamedTuple):
-    """What lets clients in: keys, and TLS once for each protocol; None where all may come."""
-
-    keys: ApiKeys | None = None
-    secure: ssl.SSLContext | None = None
-    pem: Pem | None = None
+        uvloop.run(Server(config, app, listener, settings, pem, place).serve([listener]))
 
 
 def _guards(settings: Settings) -> Guards:
-    """What lets clients in; read before a large model is."""
+    """What lets clients in, read before a large model is, TLS once for each protocol; None where all may come."""
     keys = secure = pem = None
     if settings.api_key_file is not None:
         from workbench.server.api_keys import read_keys
@@ -259,7 +264,7 @@ def _guards(settings: Settings) -> Guards:
 
         files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
         secure, pem = tls_context(*files), read_pem(*files)
-    return Guards(keys, secure, pem)
+    return keys, secure, pem
 
 
 def metrics_route(app: App, observer: Observer | None = None) -> Route:
@@ -273,8 +278,8 @@ def metrics_route(app: App, observer: Observer | None = None) -> Route:
 
         if app.shared is not None:
             await app.shared.gather()
-            told = metrics.text(metrics.exposition(app.shared, processes=app.shared.processes))
-            return Response(told, content_type=metrics.CONTENT_TYPE)
+            of_all = metrics.exposition_of_all(app.shared)
+            return Response(metrics.text(of_all), content_type=metrics.CONTENT_TYPE)
         registry = registry or metrics.exposition(app.repository, app.cache, observer)
         return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
 
@@ -318,6 +323,10 @@ def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, s
     grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
     _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{ports['port']}{grpc}")
     _tell_ready(ready_fd, host, ports)
+
+
+def _grpc_port(port: int) -> dict[str, int]:
+    return {"grpc_port": port} if port >= 0 else {}
 
 
 def _tell_ready(ready_fd: int, host: str, ports: Mapping[str, int]) -> None:

@@ -34,6 +34,8 @@ WORKBENCH_TLS_CLIENT_CA                 authorities (PEM), of which clients need
 WORKBENCH_READY_FD                      an inherited descriptor: one line of JSON once requests are taken
 =========================  ===========  ===========================================================================
 
+Queues, bodies and caches are bounded for each worker by itself.
+
 Spans of inferences are sent where OTEL_EXPORTER_OTLP_ENDPOINT is set (see spans).
 """
 
@@ -52,10 +54,10 @@ from workbench.server.errors import ServerError
 from workbench.server.platforms import PLATFORMS, Platform, detect
 from workbench.server.repository import Traffic
 
+MAX_WORKERS = 256
+
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Variables of OpenTelemetry that say where spans go."""
-
-MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Settings:
 def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings in ``environment`` and the command's ``arguments``; ServerError naming what cannot be used."""
     platform = detect(environment, arguments, _word(environment, "WORKBENCH_PLATFORM", PLATFORMS))
-    workers = workers_for(environment.get("WORKBENCH_WORKERS") or "1")
+    workers = _workers(environment)
     limits = Limits(
         rows=_number(environment, "WORKBENCH_BATCH_ROWS", Limits.rows, 1, 65536),
         queue=_number(environment, "WORKBENCH_QUEUE", Limits.queue, 1, 2**20),
@@ -126,11 +128,10 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
     )
 
 
-def workers_for(text: str) -> int:
-    """The workers that WORKBENCH_WORKERS asks for: a number, or auto."""
-    if text == "auto":
+def _workers(environment: Mapping[str, str]) -> int:
+    if environment.get("WORKBENCH_WORKERS") == "auto":
         return default_workers()
-    return _number({"WORKBENCH_WORKERS": text}, "WORKBENCH_WORKERS", 1, 1, MAX_WORKERS)
+    return _number(environment, "WORKBENCH_WORKERS", 1, 1, MAX_WORKERS)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -1,7 +1,8 @@
 """Numbers that workers share, so that each can tell those of all.
 
 Every worker has a slot in memory that all of them see, and writes its own numbers there when another asks. A worker
-that is replaced finds its predecessor's numbers in its slot and counts on from them: counters never go back.
+that is replaced finds its predecessor's numbers in its slot and counts on from them: counters never go back. What a
+worker that was killed had counted since it was last asked is lost.
 
 A count in shared memory itself would cost every request what only a scrape needs.
 """
@@ -12,14 +13,18 @@ import asyncio
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from workbench.server.batcher import Batcher
 from workbench.server.meter import Histogram, Meter
+
+if TYPE_CHECKING:
+    from workbench.server.cache import ResponseCache
+    from workbench.server.observe import Observer
 
 SLOT = 1 << 20
 """Bytes of a worker's slot; a version of a model takes some 700. Pages that are not written take no memory."""
@@ -33,10 +38,11 @@ _HEAD = struct.Struct("=QqI")
 
 _LATEST = ("last_ns", "load_seconds")
 """Numbers of which the largest is told, not the sum."""
-_OF_NOW = ("waiting", "load_seconds")
+_OF_NOW = ("waiting", "load_seconds", "cache_entries", "cache_bytes")
 """Numbers that end with their process."""
 
 Key = tuple[str, str]
+Extras = dict[str, int]
 
 
 class Board:
@@ -86,22 +92,35 @@ class Counted:
     meter: Meter
 
 
-class Shared:
-    """What worker ``number`` has of the board: its own numbers are those of ``batchers``."""
+class Told(msgspec.Struct):
+    """What a worker tells: the numbers of its meters by model and version, and those that are of no model."""
 
-    def __init__(self, board: Board, number: int, batchers: Iterable[Batcher]) -> None:
+    meters: list[tuple[str, str, dict[str, Any]]] = []
+    extras: Extras = {}
+
+
+class Shared:
+    """What worker ``number`` has of the board: its own numbers are those of ``batchers`` and ``extras``."""
+
+    def __init__(self, board: Board, number: int, batchers: Iterable[Batcher], extras: Callable[[], Extras]) -> None:
         self._board = board
         self._number = number
         self._batchers = batchers
+        self._extras = extras
         self._sums: dict[Key, Meter] = {}
+        self.extras: Extras = {}
+        """Those of all workers, as :meth:`gather` found them."""
         self.processes: list[int] = []
         """The workers that told their numbers last."""
-        before = _meters(board.read(number)[1])
+        before = _decoded(board.read(number)[1])
+        meters = _meters(before)
         for batcher in batchers:
-            if (meter := before.get((batcher.model.name, batcher.model.version))) is not None:
+            if (meter := meters.get((batcher.model.name, batcher.model.version))) is not None:
                 for name in _OF_NOW:
-                    setattr(meter, name, 0)
+                    if hasattr(meter, name):
+                        setattr(meter, name, 0)
                 add(batcher.meter, meter)
+        self._before = {name: count for name, count in before.extras.items() if name not in _OF_NOW}
         self.write()
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -116,8 +135,8 @@ class Shared:
 
     def write(self) -> None:
         """Writes this worker's numbers."""
-        numbers = [(each.model.name, each.model.version, _plain(each.meter)) for each in self._batchers]
-        self._board.write(self._number, msgspec.msgpack.encode(numbers))
+        meters = [(each.model.name, each.model.version, _plain(each.meter)) for each in self._batchers]
+        self._board.write(self._number, msgspec.msgpack.encode(Told(meters, _sum(self._extras(), self._before))))
 
     async def gather(self) -> None:
         """Asks all, waits for their numbers (at most :data:`PATIENCE_S`) and sums them up."""
@@ -130,18 +149,36 @@ class Shared:
         end = loop.time() + PATIENCE_S
         while any(board.writings(worker) < turn + 2 for worker, turn in others.items()) and loop.time() < end:
             await asyncio.sleep(_POLL_S)
-        self._sums, self.processes = {}, []
+        sums: dict[Key, Meter] = {}
+        extras: Extras = {}
+        processes = []
         for worker in range(board.count):
             pid, data = board.read(worker)
             if pid:
-                self.processes.append(pid)
-            for key, meter in _meters(data).items():
-                add(self._sums.setdefault(key, Meter()), meter)
+                processes.append(pid)
+            told = _decoded(data)
+            extras = _sum(extras, told.extras)
+            for key, meter in _meters(told).items():
+                add(sums.setdefault(key, Meter()), meter)
+        # All at once: another scrape may have waited meanwhile.
+        self._sums, self.extras, self.processes = sums, extras, processes
 
     def __iter__(self) -> Iterator[Counted]:
         """The sums."""
         for (name, version), meter in self._sums.items():
             yield Counted(Named(name, version), meter)
+
+
+def extras_of(cache: ResponseCache | None, observer: Observer | None) -> Extras:
+    """The numbers of this process that are of no model: those of ``cache`` and ``observer`` that are there."""
+    found: Extras = {}
+    if cache is not None:
+        found |= {"cache_evictions": cache.evicted, "cache_entries": len(cache), "cache_bytes": cache.held}
+    if observer is not None and observer.log is not None:
+        found["access_log_lost"] = observer.log.lost
+    if observer is not None and observer.tracer is not None:
+        found["trace_spans_lost"] = observer.tracer.lost
+    return found
 
 
 def add(meter: Meter, other: Meter) -> None:
@@ -152,14 +189,17 @@ def add(meter: Meter, other: Meter) -> None:
             mine.counts = [one + more for one, more in zip(mine.counts, value.counts, strict=True)]
             mine.total += value.total
         elif isinstance(value, dict):
-            for key, more in value.items():
-                known = mine.get(key)
-                if isinstance(more, list):
-                    mine[key] = more if known is None else [one + other for one, other in zip(known, more, strict=True)]
+            for key, count in value.items():
+                if isinstance(count, list):
+                    mine[key] = [one + more for one, more in zip(mine.get(key, [0] * len(count)), count, strict=True)]
                 else:
-                    mine[key] = more if known is None else known + more
+                    mine[key] = mine.get(key, 0) + count
         else:
             setattr(meter, name, max(mine, value) if name in _LATEST else mine + value)
+
+
+def _sum(one: Extras, other: Extras) -> Extras:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
 def _plain(meter: Meter) -> dict[str, Any]:
@@ -169,9 +209,13 @@ def _plain(meter: Meter) -> dict[str, Any]:
     }
 
 
-def _meters(data: bytes) -> dict[Key, Meter]:
+def _decoded(data: bytes) -> Told:
+    return msgspec.msgpack.decode(data, type=Told) if data else Told()
+
+
+def _meters(told: Told) -> dict[Key, Meter]:
     found: dict[Key, Meter] = {}
-    for model, version, numbers in msgspec.msgpack.decode(data) if data else ():
+    for model, version, numbers in told.meters:
         meter = found[model, version] = Meter()
         for name, value in numbers.items():
             mine = getattr(meter, name)
