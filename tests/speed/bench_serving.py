@@ -77,6 +77,8 @@ class Found:
     loads: dict[str, dict[str, list[Taken]]] = field(default_factory=lambda: {name: {} for name in SCENES})
     memory: dict[str, dict[str, list[float]]] = field(default_factory=lambda: {name: {} for name in SCENES})
     """Bytes."""
+    work: dict[str, dict[str, list[float]]] = field(default_factory=lambda: {name: {} for name in SCENES})
+    """Seconds of processor an answer: other processes on the machine change them least."""
     starts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Seconds."""
     bare: dict[str, list[dict[str, float]]] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class Found:
         """Takes a side out that cannot be measured."""
         self.missing[side] = why
         tell(f"{side} is missing: {why}")
-        for values in (*self.loads.values(), *self.memory.values(), *self.starts.values()):
+        for values in (*self.loads.values(), *self.memory.values(), *self.work.values(), *self.starts.values()):
             values.pop(side, None)
 
 
@@ -137,7 +139,10 @@ class Bench:
             found.starts.setdefault(model, {}).setdefault(side.name, []).append(server.start)
             for name, scene in SCENES.items():
                 if scene.model == model:
+                    before = server.processor_time()
                     taken, memory = self.load(name, scene, server)
+                    work = (server.processor_time() - before) / max(taken.ok + taken.refused, 1)
+                    found.work[name].setdefault(side.name, []).append(work)
                     found.loads[name].setdefault(side.name, []).append(taken)
                     found.memory[name].setdefault(side.name, []).append(memory)
 
@@ -261,6 +266,7 @@ def scene_columns(name: str, found: Found) -> dict[str, tuple[Values, bool]]:
         "answers/s": ({side: rates(taken) for side, taken in loads.items()}, True),
         "p50 ms": ({side: milliseconds(taken, 0.5) for side, taken in loads.items()}, False),
         "p99 ms": ({side: milliseconds(taken, 0.99) for side, taken in loads.items()}, False),
+        "CPU ms": ({side: tuple(each * 1e3 for each in found.work[name][side]) for side in loads}, False),
         "memory MB": ({side: tuple(each / MB for each in found.memory[name][side]) for side in loads}, False),
     }
     model = SCENES[name].model
@@ -279,8 +285,9 @@ def scene_notes(name: str, found: Found, sides: Sequence[Side]) -> dict[str, str
             said.append(f"{refused / asked:.0%} refused with 429")
             if quick := refusals(taken):
                 said.append(f"p99 of those {statistics.median(quick):.3g} ms")
-        if errors := sum(each.errors for each in taken):
-            said.append(f"{errors} of {asked} failed")
+        for kind, told in (("failed", "with 5xx"), ("other", "answered otherwise"), ("broken", "broken or late")):
+            if count := sum(getattr(each, kind) for each in taken):
+                said.append(f"{count} of {asked} {told}")
         notes[side.name] = ", ".join(said)
     return notes
 
@@ -396,8 +403,9 @@ def _raw(scene: str, found: Found) -> dict[str, Any]:
                 "errors": each.errors,
                 **{f"p{fraction * 100:g}_us": wrk.percentile(each.latencies, fraction) for fraction in (0.5, 0.99)},
                 "memory": memory,
+                "processor_s": work,
             }
-            for each, memory in zip(taken, found.memory[scene][side], strict=True)
+            for each, memory, work in zip(taken, found.memory[scene][side], found.work[scene][side], strict=True)
         ]
         for side, taken in found.loads[scene].items()
     }

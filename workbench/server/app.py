@@ -281,15 +281,9 @@ class Body:
     def __init__(self, app: App, scope: Scope, receive: Receive) -> None:
         self._app = app
         self._receive = receive
-        self._announced: float = 0
-        self._encoding = b""
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                self._announced = int(value)
-            elif name == b"transfer-encoding":
-                self._announced = math.inf
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                self._encoding = value
+        headers = dict(scope["headers"])
+        self._announced: float = math.inf if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
+        self._encoding = headers.get(b"content-encoding", b"")
         self._held = 0
         self._begun = False
         self.whole = False
@@ -299,7 +293,7 @@ class Body:
         """All of it: refused with 413 as soon as it is known to be too long."""
         if self._app.max_body < self._announced < math.inf:
             self._too_long()
-        if self._encoding:
+        if self._encoding and self._encoding.lower() != b"identity":
             raise RequestError(415, f"a body in {self._encoding.decode('latin-1')!r} is not read here; send it plain")
         self._begun = True
         message = await self._receive()
@@ -310,10 +304,10 @@ class Body:
             self._held += len(part)
             if self._held > self._app.max_body:
                 self._too_long()
-            parts.append(part)
             if not message.get("more_body"):
                 self.whole = True
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return b"".join((*parts, part)) if parts else part
+            parts.append(part)
             message = await self._receive()
         raise ClientGone
 

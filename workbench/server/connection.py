@@ -25,12 +25,8 @@ class Cycle(RequestResponseCycle):
     """A request and its answer: the body is kept as it came, and an answer that is whole goes out in one piece."""
 
     body: list[bytes]  # type: ignore[assignment]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.body = []
-        self.unread = 0
-        self._head: Any = None
+    unread = 0
+    _head: Any = None
 
     async def receive(self) -> Any:
         """What has come of the body, at least something."""
@@ -98,6 +94,8 @@ class Connection(HttpToolsProtocol):
         self._earlier: list[RequestResponseCycle] = []
         """Requests that were not answered yet when the next one came."""
         self._idle_since = 0.0
+        self._address = b"", "", b"", b""
+        """The last request's: as it came, path, path as it came, query. On one connection it is mostly the same."""
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
 
@@ -189,28 +187,28 @@ class Connection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        scope, version = self.scope, self.parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["method"] = self.parser.get_method().decode("ascii")
+        scope, parser = self.scope, self.parser
+        version = parser.get_http_version()
+        if self.url != self._address[0]:
+            self._address = self.url, *_parts(self.url)
+        scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
-        before = self.cycle
+        _, scope["path"], scope["raw_path"], scope["query_string"] = self._address
+        before, state = self.cycle, self.server_state
         self.cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,
+            state.default_headers,
+            asyncio.Event(),
+            self.expect_100_continue,
+            version != "1.0" and parser.should_keep_alive(),
+            self.on_response_complete,
         )
+        self.cycle.body = []
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -260,3 +258,10 @@ class Connection(HttpToolsProtocol):
 
     def _cut_off(self) -> None:
         self.transport.abort()
+
+
+def _parts(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it came, and query of a request's address."""
+    found = httptools.parse_url(url)
+    path = found.path.decode("ascii")
+    return unquote(path) if "%" in path else path, found.path, found.query or b""

@@ -42,6 +42,7 @@ class Model:
         """Which execution provider it runs on, and why."""
         self.inputs = _specs(self._session.get_inputs(), path)
         self.outputs = _specs(self._session.get_outputs(), path)
+        self._only_input = next(iter(self.inputs)) if len(self.inputs) == 1 else ""
         self._fixed = all(-1 not in spec.shape[1:] for spec in self.inputs.values())
         self.slow = False
         """Whether the last run took longer than :data:`SLOW_NS`."""
@@ -83,10 +84,10 @@ class Model:
         """How many rows a request has, and what it has in common with those that it may join."""
         if self.joins == 1:
             return 1, ()
+        if self._only_input and self._fixed:
+            return len(feed[self._only_input]), tuple(outputs)
         arrays = [feed[name] for name in self.inputs]
         rows = len(arrays[0])
-        if len(arrays) == 1 and self._fixed:
-            return rows, tuple(outputs)
         if any(len(array) != rows for array in arrays):
             return rows, (object(),)  # the model will say what it thinks of that; nobody joins
         return rows, (*outputs, *[array.shape[1:] for array in arrays])

@@ -122,6 +122,7 @@ class Asked:
 _decoder = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
 _NONE: frozenset[str] = frozenset()
+_NO_BYTES = memoryview(b"")
 
 
 def encode(value: Any) -> bytes:
@@ -136,7 +137,7 @@ def decode(
 
     ``header`` is the length of its JSON in bytes where binary sections follow, None where all of it is JSON.
     """
-    sections = memoryview(b"")
+    sections = _NO_BYTES
     if header is not None:
         if header > len(body):
             raise RequestError(400, f"the JSON is said to have {header} bytes, the body has {len(body)}")
@@ -147,9 +148,9 @@ def decode(
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(400, f"the body is not an inference request: {error}") from None
     feed = _feed(request.inputs, sections, inputs)
-    names = chosen_outputs([output.name for output in request.outputs or ()], outputs)
     if request.outputs is None and request.parameters is None:
-        return Asked(feed, names, id=request.id)
+        return Asked(feed, list(outputs), id=request.id)
+    names = chosen_outputs([output.name for output in request.outputs or ()], outputs)
     more = request.parameters or RequestParameters()
     binary = frozenset(_wanted_binary(request.outputs or (), names, default=more.binary_data_output))
     return Asked(feed, names, binary, request.id, timeout_seconds(more.timeout))
@@ -188,7 +189,8 @@ def _feed(tensors: Sequence[RequestInput], sections: memoryview, specs: Mapping[
     at = 0
     for tensor in tensors:
         spec = spec_of(tensor.name, tensor.datatype, tensor.shape, specs)
-        size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+        parameters = tensor.parameters
+        size = None if parameters is None else parameters.binary_data_size
         if size is None:
             array = _from_json(tensor, spec)
         else:
@@ -227,10 +229,10 @@ def _wanted_binary(wanted: Sequence[RequestOutput], names: Sequence[str], *, def
 
 
 def _from_json(tensor: RequestInput, spec: TensorSpec) -> Array:
-    elements = _elements(tensor, spec)
-    if len(elements) != prod(tensor.shape):
-        raise wrong_count(spec, tensor.shape, len(elements))
-    return converted(elements, spec).reshape(tensor.shape)
+    elements, shape = _elements(tensor, spec), tensor.shape
+    if len(elements) != prod(shape):
+        raise wrong_count(spec, shape, len(elements))
+    return converted(elements, spec).reshape(shape)
 
 
 def _elements(tensor: RequestInput, spec: TensorSpec) -> list[Any]:

@@ -45,6 +45,10 @@ class Running:
         """Bytes of resident memory of all its processes; pages that several share count once (PSS)."""
         return sum(_resident(pid) for pid in (self.pid, *descendants(self.pid)))
 
+    def processor_time(self) -> float:
+        """Seconds of processor that all its processes have taken so far."""
+        return sum(_processor_time(pid) for pid in (self.pid, *descendants(self.pid)))
+
 
 @contextlib.contextmanager
 def running(side: Side, model: str, folder: Path, core: int | None) -> Iterator[Running]:
@@ -135,3 +139,11 @@ def _resident(pid: int) -> int:
     except OSError:  # it has just ended
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _processor_time(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
