@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from server_models import affine, asker, load_models, lookup, write_model
+from support import ROOT
 
 from workbench.server import model as model_module
+from workbench.server import settings as settings_module
 from workbench.server.app import App
 from workbench.server.cpus import default_threads
 from workbench.server.errors import ServerError
@@ -114,3 +116,9 @@ def test_the_server_needs_only_what_the_image_has() -> None:
     ours, tops = (set(line.split()) for line in shown.splitlines())
     assert all(name == "workbench" or name.startswith("workbench.server") for name in ours)
     assert not tops & {"psutil", "onnx", "scipy", "sklearn", "pydantic", "typer", "rich", "mlperf_loadgen"}
+
+
+def test_the_readme_has_the_settings_as_they_are() -> None:
+    table = str(settings_module.__doc__).partition("\n\n")[2].partition("\n\n")[0]
+    assert table.startswith("=====")
+    assert table in (ROOT / "README.md").read_text()
