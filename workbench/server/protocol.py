@@ -288,13 +288,16 @@ def _numbers(raw: bytes, spec: TensorSpec, shape: list[int], complaint: str) -> 
 
 
 def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:
-    """Numbers or strings of a request as an array; RequestError 400 where the datatype cannot hold one."""
+    """Numbers or strings of a request as an array; RequestError 400 where the datatype cannot hold one.
+
+    There is no NaN among the numbers: JSON has no word for it.
+    """
     try:
         if spec.datatype.dtype.kind == "f":
             return _floats(elements, spec)
         return np.array(elements, spec.datatype.dtype)
     except OverflowError:
-        raise _out_of_range(spec) from None
+        raise out_of_range(spec) from None
 
 
 def _floats(elements: Sequence[float], spec: TensorSpec) -> Array:
@@ -305,9 +308,10 @@ def _floats(elements: Sequence[float], spec: TensorSpec) -> Array:
     with np.errstate(over="ignore"):
         array = np.fromiter(elements, dtype, len(elements))
     if not np.isfinite(array).all():
-        raise _out_of_range(spec)
+        raise out_of_range(spec)
     return array
 
 
-def _out_of_range(spec: TensorSpec) -> RequestError:
+def out_of_range(spec: TensorSpec) -> RequestError:
+    """What is said of a number that the datatype cannot hold."""
     return RequestError(400, f"input {spec.name!r}: a value lies outside the range of {spec.datatype.name}")

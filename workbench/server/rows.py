@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from workbench.server.errors import RequestError
 from workbench.server.model import Model
-from workbench.server.protocol import Asked, converted
+from workbench.server.protocol import Asked, converted, out_of_range
 from workbench.server.tensors import Array, TensorSpec, spec_of
 from workbench.server.v1 import AskedV1
 
@@ -62,4 +63,6 @@ def _array(body: bytes, spec: TensorSpec) -> Array:
     if not count:
         raise RequestError(400, "the body has no line")
     spec_of(spec.name, spec.datatype.name, [count, width], {spec.name: spec})
+    if spec.datatype.element is float and any(map(math.isnan, elements)):
+        raise out_of_range(spec)  # as in JSON, which has no word for it
     return converted(elements, spec).reshape(count, width)
