@@ -96,7 +96,7 @@ def open_streams(path: Path, location: str, opened: ExitStack) -> dict[str, Stre
     found = {}
     with _told(location):
         archive = opened.enter_context(zipfile.ZipFile(path))
-        for entry in _checked_entries(archive, location, None):
+        for entry in _checked_entries(archive, location, bounded=False):
             name = entry.filename.removesuffix(".npy")
             shape, fortran, dtype, start = _checked_header(archive, entry, location)
             if fortran and len(shape) > 1:
@@ -149,7 +149,7 @@ def _entry_for(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _checked_entries(archive: zipfile.ZipFile, location: str, limit: int | None = MAX_BYTES) -> list[zipfile.ZipInfo]:
+def _checked_entries(archive: zipfile.ZipFile, location: str, *, bounded: bool = True) -> list[zipfile.ZipInfo]:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if not names or not all(name.endswith(".npy") for name in names) or len(set(names)) < len(names):
@@ -158,9 +158,9 @@ def _checked_entries(archive: zipfile.ZipFile, location: str, limit: int | None 
             "Write it with numpy.savez(file, x=..., y=...).",
         )
     total = sum(entry.file_size for entry in entries)
-    if limit is not None and total > limit:
+    if bounded and total > MAX_BYTES:
         raise UsageError(
-            f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {limit / 2**30:.0f} GiB.",
+            f"{location} unpacks to {total / 2**30:.1f} GiB; the limit is {MAX_BYTES / 2**30:.0f} GiB.",
             "Give a smaller sample of the data.",
         )
     return entries
