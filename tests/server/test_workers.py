@@ -141,6 +141,25 @@ def test_sigterm_finishes_what_is_in_flight_in_every_worker(server: Process) -> 
     assert not any(each.is_running() for each in children)
 
 
+def test_connections_are_spread_over_the_workers(server: Process) -> None:
+    """A client that keeps its connections open would else have one worker do everything."""
+    with contextlib.ExitStack() as opened:
+        for _ in range(64):
+            connection = opened.enter_context(server.connect())
+            connection.sendall(head(len(BODY)) + BODY)
+            until(connection, b"}]}")
+        taken = [len([each for each in worker.net_connections() if each.raddr]) for worker in workers(server)]
+    assert sum(taken) == 64
+    assert min(taken) > 0
+
+
+def test_a_worker_that_hangs_takes_no_new_connection(server: Process) -> None:
+    for worker in workers(server):
+        worker.suspend()
+        infer(server, 5)
+        worker.resume()
+
+
 def test_workers_end_when_their_parent_is_killed(server: Process) -> None:
     children = workers(server)
     server.process.kill()

@@ -84,9 +84,13 @@ class Server(uvicorn.Server):
             ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
         await super().startup(sockets)
         if self._place is not None and self._app.shared is not None:
+            from workbench.server.acceptor import Acceptor
+
             loop = asyncio.get_running_loop()
             loop.add_reader(self._place.parent, self._orphaned)
             self._app.shared.listen(loop)
+            # uvicorn closes it as its own servers.
+            self.servers.append(Acceptor(self._listener, self._protocol, self.config.ssl))  # type: ignore[arg-type]
         secure = self.config.ssl is not None
         _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
 
@@ -104,6 +108,13 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """That of a new connection, as uvicorn makes it."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     def _orphaned(self) -> None:
         assert self._place is not None
@@ -249,7 +260,8 @@ def _serve(
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        uvloop.run(Server(config, app, listener, settings, pem, place).serve([listener]))
+        server = Server(config, app, listener, settings, pem, place)
+        uvloop.run(server.serve([listener] if place is None else []))
 
 
 def _guards(settings: Settings) -> Guards:
