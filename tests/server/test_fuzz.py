@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fuzz import Connections
 from fuzzing import cases, check, expected, http_request, mutated, put, seeds
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from server_models import TYPES, affine, identity
@@ -147,6 +147,7 @@ def test_a_right_request_on_a_connection_is_answered_with_200(server: Process) -
 
 @settings(max_examples=150, deadline=None)
 @given(number=st.integers(0, 2**63))
+@example(9194809)
 def test_no_bytes_on_a_connection_harm_the_server(server: Process, number: int) -> None:
     chance = random.Random(number)
     with Connections(server) as connections:
@@ -154,4 +155,6 @@ def test_no_bytes_on_a_connection_harm_the_server(server: Process, number: int) 
             for _ in range(3):
                 status = connections.ask(mutated(http_request(seed), chance))
                 assert status is None or status < 500
-        assert connections.ask(http_request(seeds()[0])) == 200
+    # On a connection of its own: bytes may have made two requests of one, and the second's answer comes next there.
+    with Connections(server) as another:
+        assert another.ask(http_request(seeds()[0])) == 200
