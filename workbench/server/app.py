@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import workbench
-from workbench.server.batcher import Batcher
+from workbench.server.batcher import Batcher, Done, Request, awaited
 from workbench.server.errors import RequestError
 from workbench.server.exchange import current
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
@@ -53,6 +53,10 @@ class Response:
     status: int = 200
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def all_headers(self) -> Headers:
+        """Those of the body with the others."""
+        return [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body)), *self.headers]
 
 
 @dataclass(slots=True)
@@ -99,7 +103,6 @@ class App:
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
         self.change_repository = change_repository
-        self._shadows: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -118,8 +121,7 @@ class App:
             return
         finally:
             body.release()
-        headers: Headers = [(b"content-type", found.content_type), (b"content-length", b"%d" % len(found.body))]
-        headers += found.headers
+        headers = found.all_headers()
         if not body.whole:
             # What is left of it is not read, so the connection is of no further use.
             headers.append((b"connection", b"close"))
@@ -180,31 +182,31 @@ class App:
 
     async def _infer(self, name: str, version: str | None, scope: Scope, body: Body) -> Response:
         allow(scope, "POST")
-        served = self.repository.served(name)
-        batcher = self.repository.get(name, version)
-        model = batcher.model
         header = header_length(scope)
+        batcher, served = self.batcher_of(name, version)
         batcher.check_room()
-        try:
-            asked = decode(await body.read(), header, model.inputs, model.outputs)
-        except RequestError:
-            batcher.meter.fail("invalid")
-            raise
-        results = await self.run(batcher, asked, None if version else served)
-        found, length = answer(model.name, model.version, asked, results, model.outputs)
-        if length is None:
-            return Response(found)
-        return Response(found, content_type=BINARY, headers=((HEADER_LENGTH, b"%d" % length),))
+        asked = understood(batcher, await body.read(), header)
+        return response(batcher, asked, await self.run(batcher, asked, served))
+
+    def batcher_of(self, name: str, version: str | None) -> tuple[Batcher, Served | None]:
+        """Who computes a request, and where no version was named, what it is one of."""
+        served = self.repository.served(name)
+        return self.repository.get(name, version), None if version else served
 
     async def run(self, batcher: Batcher, asked: Asked, served: Served | None = None) -> list[Array]:
-        """The results of a request; where it may go to any version of ``served``, its shadow gets a copy."""
+        """The results of a request: as :meth:`submit`, for who waits."""
+        return await awaited(lambda done: self.submit(batcher, asked, served, done, self.in_flight()))
+
+    def submit(
+        self, batcher: Batcher, asked: Asked, served: Served | None, done: Done, in_flight: int = 0
+    ) -> Request | None:
+        """Has a request computed, or answered from the cache, as :meth:`Batcher.submit` does; where it may go to any
+        version of ``served``, its shadow gets a copy."""
         if served is not None and served.shadow is not None and served.shadow is not batcher:
-            task = asyncio.create_task(_shadow(served.shadow, asked))
-            self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+            _shadow(served.shadow, asked)
         if self.cache is not None:
-            return await self.cache.infer(batcher, asked, self.in_flight())
-        return await batcher.infer(asked.feed, asked.outputs, asked.timeout, self.in_flight())
+            return self.cache.submit(batcher, asked, done, in_flight)
+        return batcher.submit(asked.feed, asked.outputs, done, asked.timeout, in_flight)
 
     async def _statistics(self, what: str, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's statistics extension, and in the same form what is known of inputs and outputs: of all
@@ -268,6 +270,10 @@ class App:
             raise RequestError(429, "the server holds as many request bodies as it may; try again later", retry_after=1)
         self._held += size
 
+    def too_long(self) -> RequestError:
+        """What is said of a body that is longer than it may be."""
+        return RequestError(413, f"the body is longer than the {self.max_body} bytes that WORKBENCH_MAX_BODY allows")
+
     def let_go(self, size: int) -> None:
         """Counts bytes that are held no longer."""
         self._held -= size
@@ -292,7 +298,7 @@ class Body:
     async def read(self) -> bytes:
         """All of it: refused with 413 as soon as it is known to be too long."""
         if self._app.max_body < self._announced < math.inf:
-            self._too_long()
+            raise self._app.too_long()
         if self._encoding and self._encoding.lower() != b"identity":
             raise RequestError(415, f"a body in {self._encoding.decode('latin-1')!r} is not read here; send it plain")
         self._begun = True
@@ -303,7 +309,7 @@ class Body:
             self._app.hold(len(part))
             self._held += len(part)
             if self._held > self._app.max_body:
-                self._too_long()
+                raise self._app.too_long()
             if not message.get("more_body"):
                 self.whole = True
                 return b"".join((*parts, part)) if parts else part
@@ -320,11 +326,6 @@ class Body:
     def release(self) -> None:
         """Lets go of it."""
         self._app.let_go(self._held)
-
-    def _too_long(self) -> None:
-        raise RequestError(
-            413, f"the body is longer than the {self._app.max_body} bytes that WORKBENCH_MAX_BODY allows"
-        )
 
 
 class IndexRequest(msgspec.Struct):
@@ -380,15 +381,35 @@ async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
         return route.refusal(error)
 
 
-async def _shadow(batcher: Batcher, asked: Asked) -> None:
-    """Computes what nobody sees but the numbers; what goes wrong is among them."""
-    model = batcher.model
+def _shadow(batcher: Batcher, asked: Asked) -> None:
+    """Has computed what nobody sees but the numbers; what goes wrong is among them."""
+    outputs = [name for name in asked.outputs if name in batcher.model.outputs]
+    exchange = current.get()
     current.set(None)  # it is no part of the exchange that caused it
     try:
-        outputs = [name for name in asked.outputs if name in model.outputs]
-        await batcher.infer(asked.feed, outputs, asked.timeout)
+        batcher.submit(asked.feed, outputs, lambda _: None, asked.timeout)
     except RequestError:
-        pass
+        pass  # a full queue, which the meter has counted
+    finally:
+        current.set(exchange)
+
+
+def understood(batcher: Batcher, body: bytes, header: int | None) -> Asked:
+    """The request in ``body``; RequestError 400, which is counted, where it is not one."""
+    try:
+        return decode(body, header, batcher.model.inputs, batcher.model.outputs)
+    except RequestError:
+        batcher.meter.fail("invalid")
+        raise
+
+
+def response(batcher: Batcher, asked: Asked, results: Sequence[Array]) -> Response:
+    """The response to an inference."""
+    model = batcher.model
+    body, length = answer(model.name, model.version, asked, results, model.outputs)
+    if length is None:
+        return Response(body)
+    return Response(body, content_type=BINARY, headers=((HEADER_LENGTH, b"%d" % length),))
 
 
 def header_length(scope: Mapping[str, Any]) -> int | None:

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 Outcome = list[Array] | RequestError
+Done = Callable[[Outcome], None]
 
 _serials = itertools.count()
 
@@ -53,19 +54,44 @@ class Limits:
 
 
 class Request:
-    """A request that waits."""
+    """A request that waits. ``done`` gets what becomes of it, once."""
 
-    __slots__ = ("arrived", "deadline", "exchange", "feed", "future", "key", "outputs", "rows")
+    __slots__ = ("arrived", "deadline", "done", "exchange", "feed", "key", "late", "meter", "outputs", "over", "rows")
 
-    def __init__(self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key) -> None:
+    def __init__(
+        self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key, done: Done, meter: Meter
+    ) -> None:
         self.feed = feed
         self.outputs = outputs
         self.rows = rows
         self.key = key
+        self.done = done
+        self.meter = meter
         self.arrived = time.perf_counter()
         self.deadline = math.inf
+        self.late: asyncio.TimerHandle | None = None
         self.exchange = current.get()
-        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+        self.over = False
+        """Whether nobody waits any more."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Hands over what became of it."""
+        self.over = True
+        if self.late is not None:
+            self.late.cancel()
+        self.done(outcome)
+
+    def expire(self) -> None:
+        """Says that the deadline has passed, where somebody still waits."""
+        if not self.over:
+            self.meter.fail("deadline")
+            self.end(RequestError(504, f"the answer was not there after {self.deadline - self.arrived:g} s"))
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more. A transport that knows the deadline too may find out a moment before."""
+        if not self.over and time.perf_counter() > self.deadline - _MOMENT:
+            self.meter.fail("deadline")
+        self.over = True
 
 
 class Batcher:
@@ -91,34 +117,31 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def submit(
+        self, feed: dict[str, Array], outputs: list[str], done: Done, timeout: float | None = None, in_flight: int = 0
+    ) -> Request:
+        """Has the arrays of ``outputs`` computed for ``feed``, which has been checked against the model's inputs.
+
+        ``done`` gets them on the event loop, or a RequestError: 504 where ``timeout`` (seconds) passed, 400 where the
+        model does not take the values, 503 where the server ends before. ``in_flight``: how many requests the server
+        has taken and not answered yet, where that is known. Once all of them wait here, nobody can join any more
+        before the next turn of the loop.
+
+        Raises RequestError 429 where the queue is full.
+        """
+        self.check_room()
+        request = Request(feed, outputs, *self.model.rows_and_key(feed, outputs), done, self.meter)
+        if timeout is not None:
+            request.deadline = request.arrived + timeout
+            request.late = asyncio.get_running_loop().call_later(timeout, request.expire)
+        self._add(request, in_flight)
+        return request
+
     async def infer(
         self, feed: dict[str, Array], outputs: list[str], timeout: float | None = None, in_flight: int = 0
     ) -> list[Array]:
-        """The arrays of ``outputs`` for ``feed``, which has been checked against the model's inputs.
-
-        ``in_flight``: how many requests the server has taken and not answered yet, where that is known. Once all of
-        them wait here, nobody can join any more before the next turn of the loop.
-
-        Raises RequestError: 429 where the queue is full, 504 where ``timeout`` (seconds) passed, 400 where the model
-        does not take the values.
-        """
-        self.check_room()
-        request = Request(feed, outputs, *self.model.rows_and_key(feed, outputs))
-        late = None
-        if timeout is not None:
-            request.deadline = request.arrived + timeout
-            late = asyncio.get_running_loop().call_later(timeout, self._expire, request)
-        self._add(request, in_flight)
-        try:
-            return await request.future
-        except asyncio.CancelledError:
-            # A transport that knows the deadline too may find out a moment before.
-            if request.future.cancelled() and time.perf_counter() > request.deadline - _MOMENT:
-                self.meter.fail("deadline")
-            raise
-        finally:
-            if late is not None:
-                late.cancel()
+        """As :meth:`submit`, for who waits: raises a RequestError that is handed over there."""
+        return await awaited(lambda done: self.submit(feed, outputs, done, timeout, in_flight))
 
     def check_room(self) -> None:
         """RequestError 429 where the queue is full, or a request that came now would wait too long."""
@@ -135,12 +158,6 @@ class Batcher:
     async def drained(self) -> None:
         """Returns when nothing waits and nothing runs."""
         await self._idle.wait()
-
-    def _expire(self, request: Request) -> None:
-        if not request.future.done():
-            self.meter.fail("deadline")
-            seconds = request.deadline - request.arrived
-            request.future.set_exception(RequestError(504, f"the answer was not there after {seconds:g} s"))
 
     def _add(self, request: Request, in_flight: int) -> None:
         self.meter.waiting += 1
@@ -177,7 +194,7 @@ class Batcher:
             while group and (not taken or rows + group[0].rows <= self._rows_limit):
                 request = group.popleft()
                 self._waiting_rows -= request.rows
-                if request.future.done():
+                if request.over:
                     self._left(1)
                     continue
                 taken.append(request)
@@ -209,7 +226,8 @@ class Batcher:
         self._running = False
         if done.cancelled() or done.exception() is not None:  # the pool is shut down: the server ends
             for request in batch:
-                request.future.cancel()
+                if not request.over:
+                    request.end(RequestError(503, "the server ends before this request was computed"))
             self._left(len(batch))
             return
         self._end(batch, *done.result())
@@ -225,18 +243,17 @@ class Batcher:
             meter.queue.add(queued)
             if request.exchange is not None:
                 request.exchange.computed(queued, seconds, rows)
-            if request.future.done():
+            if request.over:
                 continue  # given up meanwhile
             if isinstance(outcome, RequestError):
                 meter.fail("model")
-                request.future.set_exception(outcome)
             else:
                 meter.answered += 1
                 meter.answered_seconds += queued + seconds
                 meter.rows += request.rows
-                request.future.set_result(outcome)
                 if self.statistics is not None:
                     self.statistics.add(request.feed, request.outputs, outcome)
+            request.end(outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
         if self._waiting:
@@ -246,6 +263,27 @@ class Batcher:
         self.meter.waiting -= count
         if not self.meter.waiting:
             self._idle.set()
+
+
+async def awaited(submit: Callable[[Done], Request | None]) -> list[Array]:
+    """What ``submit`` hands over; raises it where it is a RequestError. Who is cancelled meanwhile has given up."""
+    found: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+
+    def settle(outcome: Outcome) -> None:
+        if found.done():
+            return
+        if isinstance(outcome, RequestError):
+            found.set_exception(outcome)
+        else:
+            found.set_result(outcome)
+
+    request = submit(settle)
+    try:
+        return await found
+    except asyncio.CancelledError:
+        if request is not None:
+            request.give_up()
+        raise
 
 
 def _carry_out(model: Model, batch: Sequence[Request]) -> tuple[list[Outcome], float, float]:

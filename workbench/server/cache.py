@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.server.batcher import Batcher
+from workbench.server.batcher import Batcher, Done, Outcome, Request
+from workbench.server.errors import RequestError
 from workbench.server.exchange import current
 from workbench.server.protocol import Asked
 from workbench.server.tensors import Array, TensorSpec, to_bytes
@@ -49,15 +50,20 @@ class ResponseCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def infer(self, batcher: Batcher, asked: Asked, in_flight: int = 0) -> list[Array]:
-        """The results of a request: from here, or from the model, as :meth:`Batcher.infer` has them."""
+    def submit(self, batcher: Batcher, asked: Asked, done: Done, in_flight: int = 0) -> Request | None:
+        """Has the results of a request handed to ``done``: from here, at once, or from the model, as
+        :meth:`Batcher.submit` does."""
         key = (batcher.serial, request_digest(asked, batcher.model.inputs))
         entry = self._entries.get(key)
         if entry is None:
             batcher.meter.cache_misses += 1
-            results = await batcher.infer(asked.feed, asked.outputs, asked.timeout, in_flight)
-            self._keep(key, results)
-            return results
+
+            def keep(outcome: Outcome) -> None:
+                if not isinstance(outcome, RequestError):
+                    self._keep(key, outcome)
+                done(outcome)
+
+            return batcher.submit(asked.feed, asked.outputs, keep, asked.timeout, in_flight)
         self._entries.move_to_end(key)
         meter = batcher.meter
         meter.cache_hits += 1
@@ -68,7 +74,8 @@ class ResponseCache:
             exchange.cached = True
         if batcher.statistics is not None:
             batcher.statistics.add(asked.feed, asked.outputs, entry.results)
-        return entry.results
+        done(entry.results)
+        return None
 
     def _keep(self, key: Key, results: Sequence[Array]) -> None:
         # Copies: what was computed for several requests at once is held as a whole by each one's part.

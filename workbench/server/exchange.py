@@ -12,7 +12,10 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
+
+TRACE_HEADER = b"traceparent"
 
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 SAMPLED = 0b01
@@ -80,3 +83,9 @@ class Exchange:
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 """The exchange of the running task."""
+
+
+def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The one ``traceparent`` of a request; of several none is to be believed."""
+    found = [value for name, value in headers if name == TRACE_HEADER]
+    return found[0] if len(found) == 1 else None

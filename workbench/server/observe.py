@@ -16,10 +16,8 @@ from typing import Any
 from workbench.server.access_log import AccessLog
 from workbench.server.app import App, Receive, Scope, Send
 from workbench.server.background import Background
-from workbench.server.exchange import SAMPLED, Exchange, current
+from workbench.server.exchange import SAMPLED, TRACE_HEADER, Exchange, current, traceparent_of
 from workbench.server.settings import ENDPOINTS
-
-TRACE_HEADER = b"traceparent"
 
 
 class Observer:
@@ -62,7 +60,7 @@ class Observed:
         """Answer one request, and note it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        exchange = self._observer.open(scope["method"], scope["path"], _traceparent(scope))
+        exchange = self._observer.open(scope["method"], scope["path"], traceparent_of(scope["headers"]))
 
         async def receive_noted() -> MutableMapping[str, Any]:
             message = await receive()
@@ -145,9 +143,3 @@ def _traced(environment: Mapping[str, str], log: Callable[[str], None]) -> bool:
     if missing:
         log(f"{name} is set, and no spans are sent: opentelemetry-sdk and -exporter-otlp-proto-http are not installed")
     return not missing
-
-
-def _traceparent(scope: Scope) -> bytes | None:
-    """The request's one ``traceparent``; of several none is to be believed."""
-    found: list[bytes] = [value for name, value in scope["headers"] if name == TRACE_HEADER]
-    return found[0] if len(found) == 1 else None

@@ -23,6 +23,7 @@ from workbench.server import platforms
 from workbench.server.app import App, Response, Route, Scope
 from workbench.server.connection import Connection
 from workbench.server.devices import Device, choose
+from workbench.server.direct import Direct
 from workbench.server.errors import PackageMissing, ServerError
 from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
@@ -56,6 +57,7 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         app: App,
+        direct: Direct,
         listener: socket.socket,
         settings: Settings,
         pem: Pem | None = None,
@@ -64,7 +66,7 @@ class Server(uvicorn.Server):
         """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``; as
         one of several workers where there is a ``place``."""
         super().__init__(config)
-        app.in_flight = lambda: len(self.server_state.tasks)
+        app.in_flight = lambda: len(self.server_state.tasks) + direct.waiting
         self._app = app
         self._listener = listener
         self._settings = settings
@@ -239,7 +241,9 @@ def _serve(
         app.routes["/metrics"] = metrics_route(app, observer)
         app.routes["/openapi.json"] = openapi_route(app)
         platforms.install(app, settings.platform, settings.platform_model)
-        connection = type("Connection", (Connection,), {"patience": float(settings.client_patience)})
+        direct = Direct(app, observer)
+        own = {"patience": float(settings.client_patience), "direct": direct}
+        connection = type("Connection", (Connection,), own)
         config = uvicorn.Config(
             app if observer is None else observer.observed(app),
             loop="none",
@@ -260,7 +264,7 @@ def _serve(
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        server = Server(config, app, listener, settings, pem, place)
+        server = Server(config, app, direct, listener, settings, pem, place)
         uvloop.run(server.serve([listener] if place is None else []))
 
 
