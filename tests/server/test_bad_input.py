@@ -16,8 +16,8 @@ from server_process import Process, running
 LIMIT = 1 << 20
 """Bytes of the longest body."""
 
-MULTIPLE = 24
-"""Most memory for a body, in its own bytes. ``0,`` takes the most: a float and its place in a list, 16 times."""
+MULTIPLE = 32
+"""Most memory for a body, in its own bytes. ``{},`` takes the most, 27 times: in V1 an object, listed."""
 
 AFFINE = "/v2/models/affine/infer"
 IDENTITY = "/v2/models/identity/infer"

@@ -138,14 +138,12 @@ def test_a_part_of_a_joined_run_does_not_hold_the_whole(cached: Callable[..., Ap
 
     app = cached(v1=2.0)
     (batcher,) = app.repository
-    cache = app.cache
-    assert cache is not None
 
     async def work() -> None:
         asked = [Asked({"x": np.full((1, 3), value, np.float32)}, ["double"]) for value in range(8)]
-        await asyncio.gather(*[cache.infer(batcher, each) for each in asked])
+        await asyncio.gather(*[app.run(batcher, each) for each in asked])
         for each in asked:
-            (found,) = await cache.infer(batcher, each)
+            (found,) = await app.run(batcher, each)
             assert found.base is None
             assert not found.flags.writeable
 

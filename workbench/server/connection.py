@@ -152,6 +152,8 @@ class Connection(HttpToolsProtocol):
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
         self._body: list[bytes] = []
+        self._target: Target | None = None
+        """What that request asks for, where it can be answered without a task."""
         self._taken: tuple[Target, int] | None = None
         """Of the last request that came whole: what it asked for, bytes of its body."""
         self._earlier: list[Cycle | Whole] = []
@@ -192,12 +194,12 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fresh = False
+            self._fresh, self._body = False, []
             self.send_400_response("Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:
             pass  # there is nothing else to speak here
-        if self._fresh:
+        if self._fresh and not self._is_worth_waiting():
             self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
         if self._arriving:
@@ -280,7 +282,7 @@ class Connection(HttpToolsProtocol):
         scope["http_version"] = version
         _, scope["path"], scope["raw_path"], scope["query_string"] = self._address
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._body = []
+        self._target = None if self.direct is None else self.direct.target(self.scope)
         self._fresh = True
 
     def on_body(self, body: bytes) -> None:
@@ -308,18 +310,26 @@ class Connection(HttpToolsProtocol):
         """Whether the next request can be answered at once: those before are, and the client has taken the answers."""
         return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
+    def _is_worth_waiting(self) -> bool:
+        """Whether the little that is missing of the request is waited for: many clients send the body by itself."""
+        return (
+            self.direct is not None
+            and self._target is not None
+            and self._target.length <= self.direct.patient_for
+            and not self.expect_100_continue
+            and self._is_free()
+        )
+
     def _hand_over(self, *, whole: bool) -> None:
         """Has the request answered whose head, and of whose body some, has arrived."""
         self._fresh = False
         body, self._body = self._body, []
-        if whole and self.direct is not None and self._is_free():
-            target = self.direct.target(self.scope)
-            if target is not None:
-                content = body[0] if len(body) == 1 else b"".join(body)
-                if self._keep_alive:
-                    self._taken = target, len(content)
-                self._begin(self.direct, target, content, keep_alive=self._keep_alive)
-                return
+        if whole and self.direct is not None and self._target is not None and self._is_free():
+            content = body[0] if len(body) == 1 else b"".join(body)
+            if self._keep_alive:
+                self._taken = self._target, len(content)
+            self._begin(self.direct, self._target, content, keep_alive=self._keep_alive)
+            return
         before, state = self.cycle, self.server_state
         cycle = self.cycle = Cycle(
             self.scope,

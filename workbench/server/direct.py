@@ -8,6 +8,7 @@ and all other addresses, go the way of ASGI (workbench.server.app).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,17 +22,24 @@ from workbench.server.protocol import Asked
 if TYPE_CHECKING:
     from workbench.server.observe import Observer
 
+LITTLE = 16 << 10
+"""Bytes. They are not counted as those that tasks hold, so it cannot be much."""
+
 MAX_HEADS = 256
 Answer = Callable[[Response], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the head of a request says: which model is asked (``version``: None for any), and how."""
+    """What the head of a request says: which model is asked (``version``: None for any), and how.
+
+    ``length``: bytes of the body, infinite where it does not say.
+    """
 
     path: str
     name: str
     version: str | None
+    length: float
     header_length: int | None
     authorization: bytes | None
     traceparent: bytes | None
@@ -44,6 +52,8 @@ class Direct:
         """Answer inferences of ``app``, and have them observed."""
         self.app = app
         self.observer = observer
+        self.patient_for = LITTLE if observer is None else -1
+        """Bytes of a body that is waited for. None where requests are observed: then they begin with their head."""
         self.waiting = 0
         self.heads: dict[bytes, tuple[Target, int]] = {}
         """Heads of requests that came before: what they ask for, and how many bytes of body follow."""
@@ -65,20 +75,16 @@ class Direct:
                 pass
             case _:
                 return None
-        headers = scope["headers"]
-        if (
-            scope["method"] != "POST"
-            or path in self.app.routes
-            or any(each == b"content-encoding" for each, _ in headers)
-        ):
+        headers = dict(reversed(scope["headers"]))  # of two the first one counts, as everywhere in the application
+        if scope["method"] != "POST" or b"content-encoding" in headers or path in self.app.routes:
             return None
         try:
-            length = header_length(scope)
+            header = header_length(scope)
         except RequestError:
             return None
-        # Where there are two of a name the first one counts, as everywhere in the application.
-        authorization = next((value for each, value in headers if each == b"authorization"), None)
-        return Target(path, name, version, length, authorization, traceparent_of(headers))
+        length = math.inf if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
+        trace = None if self.observer is None else traceparent_of(scope["headers"])
+        return Target(path, name, version, length, header, headers.get(b"authorization"), trace)
 
     def begin(self, target: Target, body: bytes, answer: Answer) -> None:
         """Answers a request: ``answer`` gets the response, once, now or later."""

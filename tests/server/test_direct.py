@@ -1,0 +1,276 @@
+"""Inferences that arrive whole are answered as all others are, in whatever pieces and company they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from server_models import affine, load_models
+from uvicorn.server import ServerState
+
+from workbench.server import direct as direct_module
+from workbench.server.app import App
+from workbench.server.connection import Connection
+from workbench.server.direct import LITTLE, MAX_HEADS, Direct
+from workbench.server.exchange import Exchange
+from workbench.server.observe import Observer
+
+PATH = "/v2/models/m/infer"
+
+
+class Client:
+    """The other end of a connection whose server writes here: no socket, so pieces arrive as they are sent."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+        self.closed = False
+
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        return default
+
+    def write(self, data: bytes) -> None:
+        self.taken += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    return App(load_models({"m": {"1": affine(tmp_path_factory.mktemp("m") / "m.onnx")}}), 100_000)
+
+
+def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None = None) -> tuple[bytes, bool]:
+    """What a server answers to ``pieces``, of which each arrives when nothing is left to do for the one before, and
+    whether it closed the connection; once there are so many ``answers``."""
+
+    async def work() -> tuple[bytes, bool]:
+        config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
+        config.load()
+        state, client = ServerState(), Client()
+        end = type("Connection", (Connection,), {"direct": direct})(config, state, {})
+        end.connection_made(client)
+        for piece in pieces:
+            if client.closed:
+                break
+            end.data_received(piece)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        while state.total_requests < answers and not client.closed:
+            await asyncio.sleep(0)
+        end.connection_lost(None)
+        return client.taken, client.closed
+
+    return asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def request(body: bytes, path: str = PATH, method: str = "POST", extra: str = "", version: str = "1.1") -> bytes:
+    head = f"{method} {path} HTTP/{version}\r\nHost: here\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def inputs(*values: float, **more: Any) -> bytes:
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": values or (1, 2, 3)}
+    return json.dumps({"inputs": [tensor], **more}).encode()
+
+
+def binary() -> bytes:
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": 12}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return request(head + bytes(12), extra=f"Inference-Header-Content-Length: {len(head)}\r\n")
+
+
+CHUNKED = (
+    f"POST {PATH} HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n{len(inputs()):x}\r\n".encode()
+    + inputs()
+    + b"\r\n0\r\n\r\n"
+)
+
+REQUESTS = [
+    request(inputs(1, 2, 3)),
+    request(inputs(4, 5, 6)),
+    request(inputs(0.25, -1e30, 7), "/v2/models/m/versions/1/infer"),
+    request(inputs(id="a", outputs=[{"name": "double"}])),
+    binary(),
+    request(inputs(1, 2)),
+    request(b"{"),
+    request(b""),
+    request(inputs(), "/v2/models/other/infer"),
+    request(inputs(), "/v2/models/m/versions/2/infer"),
+    request(inputs(), extra="Inference-Header-Content-Length: nine\r\n"),
+    request(inputs(), method="PUT"),
+    request(b"", "/v2/models/m", "GET"),
+    request(b'{"instances": [[1, 2, 3]]}', "/v1/models/m:predict"),
+    CHUNKED,
+]
+
+
+@pytest.fixture(scope="module")
+def expected(app: App) -> dict[bytes, bytes]:
+    """What each request is answered where it is alone, and goes the way of all."""
+    return {each: talk(app, [each], 1)[0] for each in REQUESTS}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6), st.data())
+def test_each_is_answered_as_if_it_were_alone(
+    app: App, expected: dict[bytes, bytes], asked: list[bytes], data: st.DataObject
+) -> None:
+    whole = b"".join(asked)
+    ends = [sum(map(len, asked[:number])) for number in range(1, len(asked))]
+    anywhere = st.lists(st.integers(1, len(whole) - 1), max_size=4)
+    cuts = sorted({*data.draw(anywhere), *data.draw(st.sets(st.sampled_from(ends)) if ends else st.just(set()))})
+    pieces = [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    direct = Direct(app)
+    answered, _ = talk(app, pieces, len(asked), direct)
+    assert answered == b"".join(expected[each] for each in asked)
+    assert direct.waiting == 0
+    assert app._held == 0
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many requests have gone the short way."""
+    count = 0
+    original = Direct.begin
+
+    def begin(self: Direct, *words: Any) -> None:
+        nonlocal count
+        count += 1
+        original(self, *words)
+
+    monkeypatch.setattr(Direct, "begin", begin)
+    return lambda: count
+
+
+def test_a_whole_request_goes_the_short_way_and_so_does_one_whose_body_comes_by_itself(app: App, begun: Any) -> None:
+    whole = request(inputs())
+    at = whole.index(b"\r\n\r\n") + 4
+    talk(app, [whole, whole[:at], whole[at:], whole[:at], whole[at:-9], whole[-9:]], 3, Direct(app))
+    assert begun() == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request(inputs(), extra="Content-Encoding: gzip\r\n"),
+        request(inputs(), method="PUT"),
+        request(inputs(), "/v1/models/m:predict"),
+        request(inputs(), extra="Inference-Header-Content-Length: nine\r\n"),
+    ],
+)
+def test_what_is_no_plain_inference_goes_the_way_of_all(app: App, begun: Any, other: bytes) -> None:
+    direct = Direct(app)
+    talk(app, [other], 1, direct)
+    assert begun() == 0
+    assert not direct.heads
+
+
+def test_a_long_body_is_not_waited_for(app: App, begun: Any) -> None:
+    whole = request(inputs() + b" " * LITTLE)
+    talk(app, [whole[:-9], whole[-9:]], 1, Direct(app))
+    assert begun() == 0
+
+
+def test_the_client_that_waits_to_be_told_to_go_on_is_told(app: App) -> None:
+    whole = request(inputs(), extra="Expect: 100-continue\r\n")
+    at = whole.index(b"\r\n\r\n") + 4
+    answered, _ = talk(app, [whole[:at], whole[at:]], 1, Direct(app))
+    assert answered.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+def test_a_head_that_is_known_is_not_parsed_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    original = Connection.on_url
+    monkeypatch.setattr(Connection, "on_url", lambda self, url: (parsed.append(url), original(self, url))[1])
+    one, two, longer = request(inputs(1, 2, 3)), request(inputs(3, 2, 1)), request(inputs(10, 2, 3))
+    answered, _ = talk(app, [one, two, longer, one, longer], 5, Direct(app))
+    assert answered.count(b" 200 OK") == 5
+    assert len(parsed) == 2
+
+
+def test_what_is_known_of_heads_is_bounded(app: App) -> None:
+    direct = Direct(app)
+    many = [request(inputs(), extra=f"X-Request-Id: {number}\r\n") for number in range(MAX_HEADS + 10)]
+    long = [request(inputs(), extra=f"X-Long: {'a' * 3000}\r\n")]
+    answered, _ = talk(app, [*many, *long], len(many) + 1, direct)
+    assert answered.count(b" 200 OK") == len(many) + 1
+    assert 0 < len(direct.heads) <= MAX_HEADS
+    assert max(map(len, direct.heads)) < 3000
+
+
+@pytest.mark.parametrize(
+    "last", [request(inputs(), extra="Connection: close\r\n"), request(inputs(), version="1.0")], ids=["said", "1.0"]
+)
+def test_the_connection_is_closed_after_the_last_answer(app: App, last: bytes) -> None:
+    answered, closed = talk(app, [request(inputs()), last, request(inputs())], 3, Direct(app))
+    assert closed
+    assert answered.count(b" 200 OK") == 2
+    assert answered.count(b"connection: close") == 1
+
+
+def test_a_body_over_the_limit_is_refused(app: App, begun: Any) -> None:
+    answered, _ = talk(app, [request(b" " * 100_001)], 1, Direct(app))
+    assert answered.startswith(b"HTTP/1.1 413 ")
+    assert begun() == 1
+
+
+def test_it_is_observed_as_all_others_are(app: App, begun: Any) -> None:
+    """The same lines, and the same answers but for the number of the span, whichever way a request goes."""
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    asked = [
+        request(inputs(), extra=f"traceparent: 00-{trace}-{parent}-01\r\n"),
+        request(b"{"),
+        request(inputs(), "/v2/models/other/infer"),
+    ]
+    lines: list[list[Exchange]] = [[], []]
+    for kept, whole in zip(lines, (True, False), strict=True):
+        log = type("Log", (), {"add": lambda _, exchange, kept=kept: kept.append(exchange)})()
+        observer = Observer(log, None)
+        answered, _ = talk(observer.observed(app), asked, 3, Direct(app, observer) if whole else None)  # type: ignore[arg-type]
+        assert answered.count(b"traceparent: 00-") == 3
+        assert f"traceparent: 00-{trace}-".encode() in answered
+    assert begun() == 3
+    told = ("method", "path", "status", "received", "sent", "model", "version", "rows", "cached", "parent_id")
+    short, long = [[[getattr(each, name) for name in told] for each in kept] for kept in lines]
+    assert short == long
+    assert [each[2] for each in short] == [200, 400, 404]
+    assert short[0][-1] == parent
+    assert lines[0][0].compute > 0
+
+
+def test_an_answer_that_cannot_be_written_is_500_and_its_neighbours_get_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    original = direct_module.response
+
+    def response(batcher: Any, asked: Any, results: Any) -> Any:
+        if asked.id == "bad":
+            raise ValueError("no such answer")
+        return original(batcher, asked, results)
+
+    monkeypatch.setattr(direct_module, "response", response)
+    answered, _ = talk(app, [request(inputs(id="bad")), request(inputs(id="good"))], 2, Direct(app))
+    first, second = answered.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"500 ")
+    assert msgspec.json.decode(first.partition(b"\r\n\r\n")[2])["error"].startswith("the answer could not be written")
+    assert second.startswith(b"200 ")
+    assert "no such answer" in caplog.text
