@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from workbench.server import direct as direct_module
 from workbench.server.app import App
 from workbench.server.connection import Connection
-from workbench.server.direct import LITTLE, MAX_HEADS, Direct
+from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
 from workbench.server.exchange import Exchange
 from workbench.server.observe import Observer
 
@@ -184,9 +184,20 @@ def test_what_is_no_plain_inference_goes_the_way_of_all(app: App, begun: Any, ot
 
 
 def test_a_long_body_is_not_waited_for(app: App, begun: Any) -> None:
-    whole = request(inputs() + b" " * LITTLE)
+    whole = request(inputs() + b" " * PATIENT_FOR)
     talk(app, [whole[:-9], whole[-9:]], 1, Direct(app))
     assert begun() == 0
+
+
+def test_what_has_come_of_a_body_is_counted(app: App) -> None:
+    whole = request(inputs() + b" " * 1000)
+    at = whole.index(b"\r\n\r\n") + 4
+    bounded = App(app.repository, 10_000, max_bodies=900)
+    talk(bounded, [whole[: at + 500]], 0, Direct(bounded))
+    assert bounded._held == 0
+    answered, _ = talk(bounded, [whole[: at + 500], whole[at + 500 :]], 1, Direct(bounded))
+    assert answered.startswith(b"HTTP/1.1 429 ")
+    assert bounded._held == 0
 
 
 def test_the_client_that_waits_to_be_told_to_go_on_is_told(app: App) -> None:

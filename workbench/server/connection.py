@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from workbench.server.errors import RequestError
 from workbench.server.protocol import encode
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Connection(HttpToolsProtocol):
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
         self._body: list[bytes] = []
+        self._held = 0
         self._target: Target | None = None
         """What that request asks for, where it can be answered without a task."""
         self._taken: tuple[Target, int] | None = None
@@ -176,6 +178,7 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         self.connections.discard(self)
+        self._let_go()
         for cycle in self._unanswered():
             cycle.lost()
         self.flow.resume_writing()
@@ -194,7 +197,8 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fresh, self._body = False, []
+            self._fresh = False
+            self._let_go()
             self.send_400_response("Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:
@@ -311,19 +315,33 @@ class Connection(HttpToolsProtocol):
         return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
     def _is_worth_waiting(self) -> bool:
-        """Whether the little that is missing of the request is waited for: many clients send the body by itself."""
-        return (
-            self.direct is not None
-            and self._target is not None
-            and self._target.length <= self.direct.patient_for
-            and not self.expect_100_continue
-            and self._is_free()
-        )
+        """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
+        one the first part comes alone. What has come is counted among the bodies that are held."""
+        direct, target = self.direct, self._target
+        if direct is None or target is None or not target.length <= direct.patient_for or self.expect_100_continue:
+            return False
+        if not self._is_free():
+            return False
+        came = sum(map(len, self._body))
+        try:
+            direct.app.hold(came - self._held)
+        except RequestError:
+            return False
+        self._held = came
+        return True
+
+    def _let_go(self) -> list[bytes]:
+        """What has come of a body that was waited for, which is counted no longer."""
+        if self._held and self.direct is not None:
+            self.direct.app.let_go(self._held)
+            self._held = 0
+        body, self._body = self._body, []
+        return body
 
     def _hand_over(self, *, whole: bool) -> None:
         """Has the request answered whose head, and of whose body some, has arrived."""
         self._fresh = False
-        body, self._body = self._body, []
+        body = self._let_go()
         if whole and self.direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
             if self._keep_alive:

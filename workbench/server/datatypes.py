@@ -5,7 +5,6 @@ Protocol names: https://github.com/kserve/open-inference-protocol, section "Tens
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +21,11 @@ class Datatype:
     dtype: np.dtype[Any]
     decode: Callable[[msgspec.Raw], list[Any]]
     element: type
-    most: float = math.inf
-    """The largest number that it holds; infinite where it holds no fractions."""
 
 
 def _datatype(name: str, dtype: str, element: type) -> Datatype:
     decoder = msgspec.json.Decoder(list[element])  # type: ignore[valid-type]
-    most = float(np.finfo(dtype).max) if element is float else math.inf
-    return Datatype(name, np.dtype(dtype), decoder.decode, element, most)
+    return Datatype(name, np.dtype(dtype), decoder.decode, element)
 
 
 BY_ONNX_TYPE: Mapping[str, Datatype] = {

@@ -22,8 +22,8 @@ from workbench.server.protocol import Asked
 if TYPE_CHECKING:
     from workbench.server.observe import Observer
 
-LITTLE = 16 << 10
-"""Bytes. They are not counted as those that tasks hold, so it cannot be much."""
+PATIENT_FOR = 512 << 10
+"""Bytes. Of a longer body it is worth while to refuse it early."""
 
 MAX_HEADS = 256
 Answer = Callable[[Response], None]
@@ -52,7 +52,7 @@ class Direct:
         """Answer inferences of ``app``, and have them observed."""
         self.app = app
         self.observer = observer
-        self.patient_for = LITTLE if observer is None else -1
+        self.patient_for = PATIENT_FOR if observer is None else -1
         """Bytes of a body that is waited for. None where requests are observed: then they begin with their head."""
         self.waiting = 0
         self.heads: dict[bytes, tuple[Target, int]] = {}

@@ -11,6 +11,7 @@ refused. Binary sections carry them.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -37,7 +38,6 @@ JSON = b"application/json"
 BINARY = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_TIMEOUT_US = 2**53
-_FEW = 64
 
 
 class InputParameters(msgspec.Struct):
@@ -292,24 +292,14 @@ def converted(elements: Sequence[Any], spec: TensorSpec) -> Array:
 
     There is no NaN among the numbers: JSON has no word for it.
     """
-    try:
-        if spec.datatype.dtype.kind == "f":
-            return _floats(elements, spec)
-        return np.array(elements, spec.datatype.dtype)
-    except OverflowError:
-        raise out_of_range(spec) from None
-
-
-def _floats(elements: Sequence[float], spec: TensorSpec) -> Array:
     dtype = spec.datatype.dtype
-    # Of a few elements it is quicker to look at them beforehand than to have numpy do without its warning.
-    if 0 < len(elements) <= _FEW and -spec.datatype.most <= min(elements) and max(elements) <= spec.datatype.most:
-        return np.fromiter(elements, dtype, len(elements))
-    with np.errstate(over="ignore"):
-        array = np.fromiter(elements, dtype, len(elements))
-    if not np.isfinite(array).all():
-        raise out_of_range(spec)
-    return array
+    try:
+        if dtype.kind == "f":
+            # Twice as quick as numpy, which besides makes an infinity of what is out of range.
+            return np.frombuffer(struct.pack(f"<{len(elements)}{dtype.char}", *elements), dtype)
+        return np.array(elements, dtype)
+    except (OverflowError, struct.error):
+        raise out_of_range(spec) from None
 
 
 def out_of_range(spec: TensorSpec) -> RequestError:

@@ -63,6 +63,6 @@ def _array(body: bytes, spec: TensorSpec) -> Array:
     if not count:
         raise RequestError(400, "the body has no line")
     spec_of(spec.name, spec.datatype.name, [count, width], {spec.name: spec})
-    if spec.datatype.element is float and any(map(math.isnan, elements)):
-        raise out_of_range(spec)  # as in JSON, which has no word for it
+    if spec.datatype.element is float and not all(map(math.isfinite, elements)):
+        raise out_of_range(spec)  # as in JSON, which has no word for them
     return converted(elements, spec).reshape(count, width)

@@ -25,6 +25,7 @@ from workbench.server.connection import Connection
 from workbench.server.devices import Device, choose
 from workbench.server.direct import Direct
 from workbench.server.errors import PackageMissing, ServerError
+from workbench.server.memory import keep_freed_memory
 from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.session import available_providers
@@ -215,6 +216,7 @@ def _serve(
 ) -> None:
     """Serve in this process, which is one of several workers where it has a ``place`` among them."""
     keys, secure, pem = guards
+    keep_freed_memory()
     with contextlib.ExitStack() as open_:
         observer = follow = None
         if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
