@@ -189,6 +189,15 @@ def test_a_long_body_is_not_waited_for(app: App, begun: Any) -> None:
     assert begun() == 0
 
 
+def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:
+    whole = request(inputs() + b" " * 1000)
+    at = whole.index(b"\r\n\r\n") + 4
+    pieces = [whole[:at], *[whole[each : each + 1] for each in range(at, len(whole))]]
+    answered, _ = talk(app, pieces, 1, Direct(app))
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert begun() == 0
+
+
 def test_what_has_come_of_a_body_is_counted(app: App) -> None:
     whole = request(inputs() + b" " * 1000)
     at = whole.index(b"\r\n\r\n") + 4

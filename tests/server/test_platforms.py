@@ -156,6 +156,7 @@ def test_rows_of_csv_are_instances(on: Callable[..., Ask]) -> None:
         (b"1,2\n3,4", "shape [2, 2]"),
         (b"1,,3", "line 1"),
         (b"1,nan,3", "range of FP32"),
+        (b"1,-inf,3", "range of FP32"),
         (b"1,1e39,3", "range of FP32"),
         (b'1,"2,3', "line 1"),
         (b"\xff,2,3", "not CSV"),

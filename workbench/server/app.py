@@ -303,7 +303,7 @@ class Body:
             raise RequestError(415, f"a body in {self._encoding.decode('latin-1')!r} is not read here; send it plain")
         self._begun = True
         message = await self._receive()
-        parts: list[bytes] = []
+        came = bytearray()  # no list: a client may send byte by byte, and each by itself takes 40
         while message["type"] == "http.request":
             part = message.get("body", b"")
             self._app.hold(len(part))
@@ -312,8 +312,8 @@ class Body:
                 raise self._app.too_long()
             if not message.get("more_body"):
                 self.whole = True
-                return b"".join((*parts, part)) if parts else part
-            parts.append(part)
+                return bytes(came + part) if came else part
+            came += part
             message = await self._receive()
         raise ClientGone
 

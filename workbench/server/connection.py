@@ -28,6 +28,9 @@ MAX_UNREAD = 256 << 10
 """Bytes of a body that may wait to be read before the client is held up; uvloop reads no more at once."""
 
 
+MAX_PIECES = 32
+"""Of a body that is waited for: one that comes in more of them is read by its task, piece by piece."""
+
 MAX_KEPT_HEAD = 2 << 10
 """Bytes of a head that is kept to know it again."""
 
@@ -320,7 +323,7 @@ class Connection(HttpToolsProtocol):
         direct, target = self.direct, self._target
         if direct is None or target is None or not target.length <= direct.patient_for or self.expect_100_continue:
             return False
-        if not self._is_free():
+        if len(self._body) > MAX_PIECES or not self._is_free():
             return False
         came = sum(map(len, self._body))
         try:
