@@ -193,7 +193,10 @@ def test_codes_are_those_of_the_field(stub: Any) -> None:
             lambda: stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="affine")),
             Code.PERMISSION_DENIED,
         ),
-        (lambda: stub.ModelConfig(pb.ModelConfigRequest(name="affine")), Code.UNIMPLEMENTED),
+        (lambda: stub.ModelConfig(pb.ModelConfigRequest(name="none")), Code.NOT_FOUND),
+        (lambda: stub.ModelStatistics(pb.ModelStatisticsRequest(name="affine", version="9")), Code.NOT_FOUND),
+        (lambda: stub.ModelStatistics(pb.ModelStatisticsRequest(version="1")), Code.INVALID_ARGUMENT),
+        (lambda: stub.TraceSetting(pb.TraceSettingRequest()), Code.UNIMPLEMENTED),
     ):
         assert refused(call).code() == code
 

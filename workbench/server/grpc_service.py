@@ -125,6 +125,8 @@ class Service:
             "ServerMetadata": (pb.ServerMetadataRequest, self._about),
             "ModelMetadata": (pb.ModelMetadataRequest, self._metadata),
             "ModelInfer": (pb.ModelInferRequest, self._infer),
+            "ModelConfig": (pb.ModelConfigRequest, self._config),
+            "ModelStatistics": (pb.ModelStatisticsRequest, self._statistics),
             "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
@@ -238,6 +240,20 @@ class Service:
         repository = self._app.repository
         model = repository.look_up(request.name, request.version or None).model
         return inference_pb2.ModelMetadataResponse(**model.metadata(list(repository.served(request.name).versions)))
+
+    async def _config(self, request: Any, _context: grpc.aio.ServicerContext) -> Any:
+        from workbench.server.model_config import model_config
+
+        model = self._app.repository.look_up(request.name, request.version or None).model
+        return inference_pb2.ModelConfigResponse(config=model_config(model))
+
+    async def _statistics(self, request: Any, _context: grpc.aio.ServicerContext) -> Any:
+        from workbench.server.model_stats import model_stats
+
+        if request.version and not request.name:
+            raise RequestError(400, f"version {request.version!r} is asked for, and not of which model")
+        batchers = self._app.repository.chosen(request.name or None, request.version or None)
+        return inference_pb2.ModelStatisticsResponse(**await model_stats(batchers, self._app.shared))
 
     def _serving(self, service: str) -> int | None:
         """The health of a service, None where there is none of that name."""
