@@ -26,6 +26,7 @@ from workbench.server.tensors import Array
 if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.cache import ResponseCache
+    from workbench.server.observe import Observer
     from workbench.server.shared import Shared
 
 Scope = MutableMapping[str, Any]
@@ -92,6 +93,8 @@ class App:
         """Of which a request needs one, but for what tells of health."""
         self.cache: ResponseCache | None = None
         """What was answered, where that may be answered again."""
+        self.observer: Observer | None = None
+        """Who watches requests, for transports other than HTTP."""
         self.in_flight: Callable[[], int] = lambda: 0
         """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self.shared: Shared | None = None
