@@ -12,6 +12,7 @@ metadata does not try again (https://github.com/grpc/proposal, A6).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ CODES = {
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -51,6 +53,7 @@ MAX_DETAILS = 2000
 MAX_FIELDS = 4096
 """Most tensors, contents and parameters of a request: two bytes of a message are an empty one, a hundred in memory."""
 
+_log = logging.getLogger(__name__)
 _LITTLE = 64 << 10
 _TRACE = "traceparent"
 
@@ -108,7 +111,7 @@ class Calls:
             try:
                 if self._app.keys is not None and not open_:
                     self._app.keys.check(_metadatum(context, "authorization"))
-                return await inner(context, exchange)
+                return await _guarded(inner(context, exchange))
             except RequestError as error:
                 status, (code, message, later) = error.status, _refusal(error)
                 if exchange is not None:
@@ -129,11 +132,6 @@ class Calls:
             exchange = observer.open("POST", path, _metadatum(context, _TRACE))
             try:
                 return await handle(_, context, exchange)
-            except grpc.aio.BaseError:  # refused, or there is nobody any more
-                raise
-            except Exception:
-                exchange.status = exchange.status or 500  # grpcio answers with it
-                raise
             finally:
                 if not exchange.status and context.time_remaining() == 0:
                     exchange.status = 504
@@ -204,6 +202,17 @@ class _Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """What answers a call."""
         return self._calls.refusing(details.method)
+
+
+async def _guarded(answer: Awaitable[bytes | None]) -> bytes | None:
+    """The answer; RequestError 500 for what nobody foresaw. grpcio would tell the client what that was."""
+    try:
+        return await answer
+    except (RequestError, grpc.aio.BaseError):  # the latter where the client is gone
+        raise
+    except Exception:
+        _log.exception("a call failed")
+        raise RequestError(500, "the server failed at this; its log says why") from None
 
 
 async def _tell(exchange: Exchange, context: Context, response: bytes) -> None:
