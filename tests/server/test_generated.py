@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from support import ROOT
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 FOLDER = Path("workbench/server")
 
@@ -34,10 +34,18 @@ def fields(messages: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("inference", service_pb2), ("health", health_pb2)])
-def test_names_and_numbers_are_those_of_the_field(name: str, theirs: Any) -> None:
+def enums(found: FileDescriptorProto) -> dict[str, int]:
+    """The numbers of all enumerations' values."""
+    return {f"{enum.name}.{value.name}": value.number for enum in found.enum_type for value in enum.value}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("inference", (service_pb2, model_config_pb2)), ("health", (health_pb2,))]
+)
+def test_names_and_numbers_are_those_of_the_field(name: str, theirs: tuple[Any, ...]) -> None:
     known, ours = FileDescriptorProto(), FileDescriptorProto()
-    theirs.DESCRIPTOR.CopyToProto(known)
+    for module in theirs:
+        known.MergeFromString(module.DESCRIPTOR.serialized_pb)
     # In a process of its own: two definitions of a message do not go into one.
     program = (
         f"import sys; from workbench.server import {name}_pb2 as found; "
@@ -47,6 +55,7 @@ def test_names_and_numbers_are_those_of_the_field(name: str, theirs: Any) -> Non
     assert ours.package == known.package
     assert fields(ours.message_type)
     assert fields(ours.message_type).items() <= fields(known.message_type).items()
+    assert enums(ours).items() <= enums(known).items()
     assert {(service.name, method.name) for service in ours.service for method in service.method} <= {
         (service.name, method.name) for service in known.service for method in service.method
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -193,9 +194,31 @@ def test_codes_are_those_of_the_field(stub: Any) -> None:
             lambda: stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="affine")),
             Code.PERMISSION_DENIED,
         ),
-        (lambda: stub.ModelConfig(pb.ModelConfigRequest(name="affine")), Code.UNIMPLEMENTED),
+        (lambda: stub.ModelConfig(pb.ModelConfigRequest(name="none")), Code.NOT_FOUND),
+        (lambda: stub.ModelStatistics(pb.ModelStatisticsRequest(name="affine", version="9")), Code.NOT_FOUND),
+        (lambda: stub.ModelStatistics(pb.ModelStatisticsRequest(version="1")), Code.INVALID_ARGUMENT),
+        (lambda: stub.TraceSetting(pb.TraceSettingRequest()), Code.UNIMPLEMENTED),
     ):
         assert refused(call).code() == code
+
+
+def test_what_nobody_foresaw_is_told_to_the_log_and_not_to_the_client(tmp_path: Path) -> None:
+    affine(tmp_path / "models" / "affine" / "1" / "model.onnx")
+    fault = "from workbench.server.model import Model\ndef fail(*_):\n    raise ValueError('inner')\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{fault}Model.metadata = fail\n")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    server = Process(tmp_path / "models", WORKBENCH_GRPC_PORT="0", PYTHONPATH=path)
+    try:
+        with connected(server) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            error = refused(lambda: stub.ModelMetadata(pb.ModelMetadataRequest(name="affine")))
+            stub.ModelInfer(asking(GOOD))
+        server.process.terminate()
+        code, _, err = server.end()
+    finally:
+        server.kill()
+    assert (error.code(), "inner" in error.details()) == (Code.INTERNAL, False)
+    assert (code, "ValueError: inner" in err) == (0, True)
 
 
 def test_a_long_name_is_not_told_back_whole(stub: Any) -> None:

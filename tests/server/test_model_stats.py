@@ -55,7 +55,8 @@ def test_tritonclient_reads_what_was_answered(tmp_path: Path) -> None:
 def test_the_addresses_are_those_of_the_extension(ask: Ask) -> None:
     assert ask("/v2/models/stats")[0] == 200
     assert ask("/v2/models/affine/versions/2/stats")[1]["model_stats"][0]["version"] == "2"
-    assert ask("/v2/models/affine/versions/stats")[0] == 404
+    for nothing in ("affine/versions", "affine/versions/", ""):
+        assert ask(f"/v2/models/{nothing}/stats")[0] == 404
     assert ask("/v2/models/affine/stats", {})[0] == 405
 
 

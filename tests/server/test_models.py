@@ -17,8 +17,10 @@ from support import ROOT
 from workbench.server import model as model_module
 from workbench.server import settings as settings_module
 from workbench.server.app import App
+from workbench.server.batcher import Limits
 from workbench.server.cpus import default_threads
 from workbench.server.errors import ServerError
+from workbench.server.model_config import model_config
 from workbench.server.repository import Loader, find_models
 from workbench.server.settings import Settings, from_environment
 
@@ -71,6 +73,13 @@ def test_a_model_that_refuses_zeros_is_served_all_the_same(tmp_path: Path) -> No
     assert "no warm-up on zeros" in said[0]
     feed = {"x": np.ones(4, np.float32), "to": np.array([2, 1, 2])}
     assert loaded.run(feed, ["y"])[0].shape == (2, 1, 2)
+
+
+@pytest.mark.parametrize(("rows", "batch", "dims"), [(16, 16, [3]), (1, 0, [-1, 3])])
+def test_the_batch_of_a_configuration_is_what_is_joined(tmp_path: Path, rows: int, batch: int, dims: list[int]) -> None:
+    repository = load_models({"m": {"1": affine(tmp_path / "m.onnx")}}, Limits(rows=rows))
+    config = model_config(repository.get("m").model)
+    assert (config["max_batch_size"], [each["dims"] for each in config["input"]]) == (batch, [dims])
 
 
 def test_a_slow_model_leaves_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,8 @@ def test_it_has_every_address(server: Process, document: dict[str, Any], request
     }
     for name, version in (("affine", "3"), ("identity", "1"), ("lookup", "1")):
         for at in ("", f"/versions/{version}"):
-            always |= {f"get /v2/models/{name}{at}", f"get /v2/models/{name}{at}/ready", f"get /v1/models/{name}{at}"}
+            always |= {f"get /v2/models/{name}{at}", f"get /v2/models/{name}{at}/config"}
+            always |= {f"get /v2/models/{name}{at}/ready", f"get /v1/models/{name}{at}"}
             always |= {f"post /v2/models/{name}{at}/infer", f"post /v1/models/{name}{at}:predict"}
     platform = {"plain": set(), "sagemaker": {"get /ping", "post /invocations"}, "azureml": {"get /", "post /score"}}
     assert paths == always | platform[request.node.callspec.params["server"]]

@@ -29,7 +29,7 @@ def test_server_metadata_names_the_server(ask: Ask) -> None:
     status, answer = ask("/v2")
     assert status == 200
     assert answer["name"] == "workbench"
-    assert answer["extensions"] == ["binary_tensor_data", "model_repository", "statistics"]
+    assert answer["extensions"] == ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 
 def test_health(ask: Ask) -> None:

@@ -13,11 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from server_models import affine, lookup
 from server_process import Process, running
+from tritonclient.utils import InferenceServerException
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
 INFER = "/v2/models/affine/infer"
@@ -114,6 +117,39 @@ def test_an_inference_is_a_span_in_the_trace_of_its_client(models: Path, receive
         "inference.batch.rows": 1,
         "inference.cached": False,
     }
+
+
+def test_an_inference_over_grpc_is_a_span_and_no_other_call_is(models: Path, receiver: Receiver) -> None:
+    header = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    with (
+        running(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, WORKBENCH_GRPC_PORT="0") as server,
+        tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{server.ready['grpc_port']}") as client,
+    ):
+        tensor = tritonclient.grpc.InferInput("x", [1, 3], "FP32").set_data_from_numpy(np.ones((1, 3), np.float32))
+        client.infer("affine", [tensor], headers=header)
+        client.get_model_metadata("affine", headers=header)
+        client.get_model_config("affine", headers=header)
+        with pytest.raises(InferenceServerException):
+            client.infer("lookup", [tensor])
+    (_, span), (_, failed) = receiver.everything()
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert (span.name, span.kind) == ("infer affine", Span.SPAN_KIND_SERVER)
+    found, of_failed = values(span.attributes), values(failed.attributes)
+    for size in ("inference.request.size", "inference.response.size"):
+        assert found.pop(size) > 0
+    assert found.pop("inference.compute.seconds") > 0
+    assert found.pop("inference.queue.seconds") >= 0
+    assert found == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "inference.GRPCInferenceService/ModelInfer",
+        "rpc.response.status_code": "OK",
+        "inference.model.name": "affine",
+        "inference.model.version": "1",
+        "inference.batch.rows": 1,
+        "inference.cached": False,
+    }
+    assert (of_failed["rpc.response.status_code"], of_failed["inference.model.name"]) == ("INVALID_ARGUMENT", "lookup")
+    assert failed.status.code == Status.STATUS_CODE_UNSET
 
 
 def test_without_a_parent_a_trace_begins(models: Path, receiver: Receiver) -> None:

@@ -15,8 +15,10 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
+from google.protobuf.json_format import ParseDict
 from server_models import TYPES, affine, identity, lookup, slow
 from server_process import Process, running
+from tritonclient.grpc.service_pb2 import ModelStatisticsResponse
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 import workbench
@@ -117,10 +119,53 @@ def test_the_metadata_of_a_model_is_its_signature(way: Transport) -> None:
     assert way.told("get_model_metadata", "affine", "2")["inputs"][0]["name"] == "x"
 
 
-def test_what_is_no_part_of_the_protocol_is_refused_and_not_half_answered(way: Transport) -> None:
-    with pytest.raises(InferenceServerException) as refused:
-        way.told("get_model_config", "affine")
-    assert refused.value.status() in ("404", "StatusCode.UNIMPLEMENTED")
+def dims(tensors: Any) -> dict[str, tuple[str, list[int]]]:
+    """The inputs or outputs of a configuration as plain data; gRPC's JSON has integers as text."""
+    return {each["name"]: (each["data_type"], list(map(int, each["dims"]))) for each in tensors}
+
+
+def test_the_configuration_of_a_model_says_how_to_make_batches(way: Transport) -> None:
+    def config(*of: str) -> Any:
+        found = way.told("get_model_config", *of)
+        return found["config"] if way.module is tritonclient.grpc else found
+
+    found = config("affine", "2")
+    assert (found["name"], found["platform"], found["max_batch_size"]) == ("affine", "onnxruntime_onnx", 64)
+    assert dims(found["input"]) == {"x": ("TYPE_FP32", [3])}
+    assert dims(found["output"]) == {"double": ("TYPE_FP32", [3]), "total": ("TYPE_FP32", [1])}
+    # The one has tensors of rows alone, the other an axis of a fixed extent: they keep all their axes.
+    for name, tensors in (
+        ("identity", {f"in_{each}": (f"TYPE_{each}".replace("BYTES", "STRING"), [-1]) for each in TYPES}),
+        ("lookup", {"index": ("TYPE_INT64", [1])}),
+    ):
+        found = config(name)
+        assert found.get("max_batch_size", 0) == 0
+        assert dims(found["input"]) == tensors
+    with pytest.raises(InferenceServerException, match="no version '9'"):
+        config("affine", "9")
+
+
+def test_what_was_answered_is_told_the_same_over_each_transport(tmp_path: Path) -> None:
+    for name, version in (("affine", "1"), ("affine", "2"), ("other", "1")):
+        affine(tmp_path / name / version / "model.onnx")
+    with running(tmp_path, WORKBENCH_GRPC_PORT="0") as server:
+        http, grpc = transport(server, "http-binary"), transport(server, "grpc")
+        for way, rows in ((http, 1), (grpc, 300), (grpc, 1)):
+            way.infer(np.ones((rows, 3), np.float32))
+            with pytest.raises(InferenceServerException):
+                way.infer(np.ones((rows, 4), np.float32))
+        for of, count in ((), 3), (("affine",), 2), (("affine", "2"), 1):
+            found = grpc.client.get_inference_statistics(*of)
+            assert found == ParseDict(http.client.get_inference_statistics(*of), ModelStatisticsResponse())
+            assert len(found.model_stats) == count
+        (found,) = found.model_stats
+        assert (found.inference_count, found.execution_count) == (302, 3)
+        assert (found.inference_stats.success.count, found.inference_stats.fail.count) == (3, 3)
+        assert [(each.batch_size, each.compute_infer.count) for each in found.batch_stats] == [(1, 2), (512, 1)]
+        with pytest.raises(InferenceServerException, match="no model 'none'"):
+            grpc.client.get_inference_statistics("none")
+        for way in (http, grpc):
+            way.client.close()
 
 
 def example(datatype: str) -> np.ndarray[Any, Any]:

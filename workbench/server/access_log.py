@@ -4,11 +4,14 @@
 field              meaning
 =================  ======================================================================================
 time               when the request's head had arrived (UTC)
-method, path       as they were sent, without the query string; a path is cut after 1024 characters
-status             of the response; 499 where the client went away before there was one
+method, path       as they were sent, without the query string; a path is cut after 1024 characters. Of a call of
+                   gRPC: POST and the method's full name
+status             of the response; 499 where the client went away before there was one. Of a call of gRPC: 200 for
+                   OK, else what HTTP has for the same refusal; 499 also where gRPC itself refused the message for
+                   its length, for nothing tells the one from the other
 duration_us        from the head's arrival until the response was handed to the system; microseconds
-request_bytes      of the body
-response_bytes     of the body
+request_bytes      of the body; of gRPC, the message
+response_bytes     of the body; of gRPC, the messages
 model, version     which answered, where it came that far
 queue_us           before the run that computed it
 compute_us         of that run

@@ -26,6 +26,7 @@ from workbench.server.tensors import Array
 if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
     from workbench.server.cache import ResponseCache
+    from workbench.server.observe import Observer
     from workbench.server.shared import Shared
 
 Scope = MutableMapping[str, Any]
@@ -35,7 +36,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _LITTLE = 64 << 10
 
-EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Addresses that need no API key: probes have none."""
@@ -96,6 +97,8 @@ class App:
         """Of which a request needs one, but for what tells of health."""
         self.cache: ResponseCache | None = None
         """What was answered, where that may be answered again."""
+        self.observer: Observer | None = None
+        """Who watches requests, for transports other than HTTP."""
         self.in_flight: Callable[[], int] = lambda: 0
         """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self.shared: Shared | None = None
@@ -178,6 +181,11 @@ class App:
                 allow(scope, "GET")
                 model = self.repository.look_up(name, *path[5:-1]).model
                 return Response(encode({"name": model.name, "ready": self.ready}), 200 if self.ready else 503)
+            case ["", "v2", "models", name, "config"] | ["", "v2", "models", name, "versions", _, "config"]:
+                from workbench.server.model_config import model_config
+
+                allow(scope, "GET")
+                return Response(encode(model_config(self.repository.look_up(name, *path[5:-1]).model)))
         raise RequestError(404, f"there is nothing at {scope['path']!r}")
 
     async def _infer(self, name: str, version: str | None, scope: Scope, body: Body) -> Response:
@@ -214,23 +222,16 @@ class App:
         allow(scope, "GET")
         match words:
             case []:
-                batchers = list(self.repository)
-            case [name]:
-                batchers = list(self.repository.served(name).versions.values())
-            case [name, "versions", version]:
-                batchers = [self.repository.look_up(name, version)]
+                batchers = self.repository.chosen()
+            case [name] | [name, "versions", _]:
+                batchers = self.repository.chosen(name, *words[2:])
             case _:
                 raise RequestError(404, f"there is nothing at {scope['path']!r}")
         await body.read()
         if what == "stats":
             from workbench.server.model_stats import model_stats
 
-            if self.shared is not None:
-                await self.shared.gather()
-                asked = {(each.model.name, each.model.version) for each in batchers}
-                of_all = [each for each in self.shared if (each.model.name, each.model.version) in asked]
-                return Response(encode(model_stats(of_all)))
-            return Response(encode(model_stats(batchers)))
+            return Response(encode(await model_stats(batchers, self.shared)))
         followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
         if not followed:
             raise RequestError(404, "inputs are not followed here; WORKBENCH_INPUT_STATS=1 has it done")

@@ -32,7 +32,7 @@ class Exchange:
     """One request and what became of it. Times are seconds of ``time.perf_counter``."""
 
     __slots__ = (
-        *("begun", "begun_ns", "cached", "compute", "flags", "method", "model", "parent_id", "path", "queue"),
+        *("begun", "begun_ns", "cached", "code", "compute", "flags", "method", "model", "parent_id", "path", "queue"),
         *("received", "rows", "seconds", "sent", "span_id", "status", "trace_id", "version"),
     )
 
@@ -45,6 +45,8 @@ class Exchange:
         self.path = path
         self.status = 0
         """0: the client went away before it was answered."""
+        self.code = ""
+        """Of gRPC, once it has ended: OK or what went wrong; empty over HTTP."""
         self.received = 0
         """Bytes of the request's body."""
         self.sent = 0
@@ -73,6 +75,11 @@ class Exchange:
     def traceparent(self) -> bytes:
         """What the client is told: the trace, and this exchange's own span in it."""
         return f"00-{self.trace_id}-{self.span_id}-0{self.flags}".encode()
+
+    @property
+    def inference(self) -> bool:
+        """Whether it is one: over HTTP what is posted to a model. Over gRPC all is posted, and the method says it."""
+        return self.model != "" and self.method == "POST" and (not self.code or self.path.endswith("/ModelInfer"))
 
     def computed(self, queue: float, compute: float, rows: int) -> None:
         """Notes the run that computed the request: seconds before it, its own, and its rows."""

@@ -50,6 +50,8 @@ class Model:
         """Rows of a joined run; 1 where requests cannot join, or gain nothing by it."""
         self.row_seconds = 0.0
         """What a row of such a run costs."""
+        self.max_batch = 0
+        """Most rows that requests are joined to, whether that gains something or not; 0 where they cannot join."""
 
     def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
         """The protocol's model metadata."""
@@ -77,6 +79,7 @@ class Model:
         self.row_seconds = alone
         self.slow = alone * 1e9 > SLOW_NS
         if rows > 1 and self.has_rows():
+            self.max_batch = rows
             self.joins, self.row_seconds = self._best_rows(rows, alone)
         return ""
 

@@ -7,18 +7,23 @@ a count and no time. Rows of runs beyond 256 are told as the next power of two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from workbench.server.batcher import Batcher
 
 if TYPE_CHECKING:
-    from workbench.server.shared import Counted
+    from workbench.server.shared import Counted, Shared
 
 
-def model_stats(batchers: Iterable[Batcher | Counted]) -> dict[str, Any]:
-    """The statistics of each of ``batchers``, as the extension answers them."""
-    return {"model_stats": [_of(each) for each in batchers]}
+async def model_stats(batchers: Collection[Batcher], shared: Shared | None) -> dict[str, Any]:
+    """The statistics of each of ``batchers``, as the extension answers them; those of all workers where they share
+    their numbers."""
+    if shared is None:
+        return {"model_stats": [_of(each) for each in batchers]}
+    await shared.gather()
+    asked = {(each.model.name, each.model.version) for each in batchers}
+    return {"model_stats": [_of(each) for each in shared if (each.model.name, each.model.version) in asked]}
 
 
 def _of(batcher: Batcher | Counted) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Observer:
         exchange.seconds = time.perf_counter() - exchange.begun
         if self.log is not None:
             self.log.add(exchange)
-        if self.tracer is not None and exchange.model and exchange.method == "POST":
+        if self.tracer is not None and exchange.inference:
             self.tracer.add(exchange)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import workbench
 from workbench.server.app import App, Route
 from workbench.server.model import Model
+from workbench.server.model_config import model_config
 from workbench.server.protocol import MAX_TIMEOUT_US
 from workbench.server.tensors import TensorSpec
 
@@ -139,6 +140,9 @@ def _model_paths(v2: str, v1: str, model: Model) -> Schema:
     inference = _operation(f"Inference by {of}", {200: _v2_answers(model)}, (404, 504), _v2_body(model))
     return {
         v2: {"get": _operation(f"The signature of {of}", {200: _json(_metadata(model))}, (404,))},
+        f"{v2}/config": {
+            "get": _operation(f"The configuration of {of}", {200: _json({"const": model_config(model)})}, (404,))
+        },
         f"{v2}/ready": {"get": _operation(f"Whether {of} is ready", ready, (404,))},
         f"{v2}/infer": {"post": inference | {"parameters": [_HEADER_PARAMETER]}},
         v1: {"get": _operation(f"Whether {of} is ready", ready, (404,))},

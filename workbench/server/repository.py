@@ -106,6 +106,12 @@ class Repository:
             raise RequestError(404, f"there is no model {name!r} here; there is {', '.join(self._models) or 'none'}")
         return found
 
+    def chosen(self, name: str | None = None, version: str | None = None) -> list[Batcher]:
+        """All versions of all models, those of one model, or one of them; RequestError 404 where there is none such."""
+        if name is None:
+            return list(self)
+        return list(self.served(name).versions.values()) if version is None else [self.look_up(name, version)]
+
     def names(self) -> list[str]:
         """The models that are loaded."""
         return list(self._models)

@@ -231,6 +231,7 @@ def _serve(
         repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
         app = App(repository, settings.max_body, change_repository=settings.repository)
         app.keys = keys
+        app.observer = observer
         if settings.cache_bytes:
             from workbench.server.cache import ResponseCache
 

@@ -88,19 +88,34 @@ class GivenIds(IdGenerator):
 
 
 def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
-    found: dict[str, AttributeValue] = {
-        "http.request.method": exchange.method,
-        "url.path": exchange.path,
-        "http.request.body.size": exchange.received,
-        "http.response.body.size": exchange.sent,
-        "inference.model.name": exchange.model,
-        "inference.model.version": exchange.version,
-        "inference.cached": exchange.cached,
-    }
-    if exchange.status:
-        found["http.response.status_code"] = exchange.status
+    found = _of_grpc(exchange) if exchange.code else _of_http(exchange)
+    found["inference.model.name"] = exchange.model
+    found["inference.model.version"] = exchange.version
+    found["inference.cached"] = exchange.cached
     if exchange.queue >= 0:
         found["inference.queue.seconds"] = exchange.queue
         found["inference.compute.seconds"] = exchange.compute
         found["inference.batch.rows"] = exchange.rows
     return found
+
+
+def _of_http(exchange: Exchange) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {
+        "http.request.method": exchange.method,
+        "url.path": exchange.path,
+        "http.request.body.size": exchange.received,
+        "http.response.body.size": exchange.sent,
+    }
+    if exchange.status:
+        found["http.response.status_code"] = exchange.status
+    return found
+
+
+def _of_grpc(exchange: Exchange) -> dict[str, AttributeValue]:
+    return {
+        "rpc.system.name": "grpc",
+        "rpc.method": exchange.path[1:],
+        "rpc.response.status_code": exchange.code,
+        "inference.request.size": exchange.received,
+        "inference.response.size": exchange.sent,
+    }
