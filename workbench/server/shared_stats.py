@@ -14,12 +14,15 @@ import struct
 import threading
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from workbench.server.batcher import Batcher
-from workbench.server.input_stats import Bounds, Numbers
 from workbench.server.shared import Board, Key
+
+if TYPE_CHECKING:
+    from workbench.server.input_stats import Bounds, Numbers
 
 PATIENCE_S = 2.0
 """How long an answer waits for the other workers. It is longer than for numbers of requests: there is more to do, and
@@ -60,7 +63,7 @@ class Agreement:
         while self._read < end:
             (size,) = _END.unpack(os.pread(self._file, _END.size, self._read))
             record = os.pread(self._file, size, self._read + _END.size)
-            of, bounds = msgspec.msgpack.decode(record, type=tuple[_Tensor, Bounds])
+            of, bounds = msgspec.msgpack.decode(record, type=tuple[_Tensor, list[list[float]]])
             self._known[of] = bounds
             self._read += _END.size + size
 
@@ -133,5 +136,8 @@ def _by_model(told: Iterable[bytes]) -> dict[Key, list[Numbers]]:
 
 
 def _decoded(data: bytes) -> dict[Key, Numbers]:
+    # The board is made whether inputs are followed or not.
+    from workbench.server.input_stats import Numbers
+
     told = msgspec.msgpack.decode(data, type=list[tuple[str, str, Numbers]]) if data else []
     return {(name, version): numbers for name, version, numbers in told}
