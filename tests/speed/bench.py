@@ -12,7 +12,6 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import against
@@ -20,6 +19,7 @@ import commands
 import engine
 import harness
 import memory
+import options
 import pushing
 import rebuild
 import report
@@ -46,7 +46,7 @@ PARTS: Mapping[str, Callable[[Ground], Section]] = {
 
 
 def main() -> None:
-    asked = _arguments()
+    asked = options.parser(__doc__, PARTS, GROUND).parse_args()
     asked.ground.mkdir(parents=True, exist_ok=True)
     with engine.running(asked.ground, wanted="peers" in asked.only) as running:
         # In a process of its own: it adopts and waits for what its commands leave, and the engine is none of that.
@@ -81,21 +81,6 @@ def _prepare(name: str, ground: Ground) -> None:
         _ = ground.project
     if name == "noop":
         _ = ground.dvc_project
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
-    parser.add_argument("--ground", type=Path, default=GROUND, help="where it makes what it needs")
-    return parser.parse_args()
-
-
-def _parts(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
-    return names
 
 
 def _watched(part: Callable[[Ground], Section], ground: Ground) -> Section:

@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import options
 import report
 import wrk
 from ground import ROOT, call, tell
@@ -412,21 +413,11 @@ def _raw(scene: str, found: Found) -> dict[str, Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser = options.parser(__doc__, PARTS, GROUND)
     parser.add_argument("--sides", type=lambda text: text.split(","), help="some of the sides")
     parser.add_argument("--rounds", type=int, default=6, help="of the first part; others take fewer (6)")
     parser.add_argument("--seconds", type=int, default=2, help="of one load; an overload lasts 3 times as long (2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
-    parser.add_argument("--ground", type=Path, default=GROUND, help="where it makes what it needs")
     return parser.parse_args()
-
-
-def _parts(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -23,15 +23,31 @@ _PEEKED = 1000
 """Rows that are looked through for one that shows the dynamic axes."""
 
 
-class CsvSource:
-    """A CSV file (RFC 4180, UTF-8). Its first line is a header unless it holds numbers only."""
+class TextSource:
+    """A file of rows that are lines. A position in it has an offset in bytes, which tells how much of it is done."""
 
     place = "line"
 
+    def __init__(self, path: Path, opened: ExitStack, *, quoted: bool) -> None:
+        """It is closed with ``opened``. ``quoted``: as for :class:`Lines`."""
+        self._lines = opened.enter_context(closing(Lines(path, quoted=quoted)))
+        self.size = self._lines.size
+
+    def seek(self, position: Position) -> None:
+        """Goes on there."""
+        self._lines.seek(position)
+
+    def done(self, position: Position) -> int:
+        """Bytes."""
+        return position["offset"]
+
+
+class CsvSource(TextSource):
+    """A CSV file (RFC 4180, UTF-8). Its first line is a header unless it holds numbers only."""
+
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec], opened: ExitStack) -> None:
         """UsageError where its columns are not the model's inputs. It is closed with ``opened``."""
-        self._lines = opened.enter_context(closing(Lines(path, quoted=True)))
-        self.size = self._lines.size
+        super().__init__(path, opened, quoted=True)
         _, first = self._lines.take(1)
         fields = _fields(first[0]) if first else None
         if fields is None:
@@ -51,14 +67,6 @@ class CsvSource:
         spec = next(iter(self._specs.values()))
         whole = len(self._specs) == 1 and self._columns[spec.name] == list(range(count))
         return spec.datatype.element if whole and spec.datatype.element in (float, int) else None
-
-    def seek(self, position: Position) -> None:
-        """Goes on there."""
-        self._lines.seek(position)
-
-    def done(self, position: Position) -> int:
-        """Bytes."""
-        return position["offset"]
 
     def chunk(self, count: int) -> Chunk | None:
         """The next rows."""
@@ -117,14 +125,11 @@ class CsvSource:
         return values
 
 
-class JsonLinesSource:
+class JsonLinesSource(TextSource):
     """A file with a JSON value a line: an object with the inputs by name, or, for a model with one input, its value."""
 
-    place = "line"
-
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec], opened: ExitStack) -> None:
-        self._lines = opened.enter_context(closing(Lines(path)))
-        self.size = self._lines.size
+        super().__init__(path, opened, quoted=False)
         self._specs = specs
         fields = [(f"f{number}", _json_type(spec)) for number, spec in enumerate(specs.values())]
         names = {f"f{number}": name for number, name in enumerate(specs)}
@@ -158,14 +163,6 @@ class JsonLinesSource:
                 f"{path} shows no row that the model takes: {why}.", f"The model takes {wanted(self._specs)}."
             )
         return {spec.name: row_shape(spec) for spec in self._specs.values()}
-
-    def seek(self, position: Position) -> None:
-        """Goes on there."""
-        self._lines.seek(position)
-
-    def done(self, position: Position) -> int:
-        """Bytes."""
-        return position["offset"]
 
     def chunk(self, count: int) -> Chunk | None:
         """The next rows."""

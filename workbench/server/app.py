@@ -235,9 +235,11 @@ class App:
         followed = [(each.model, each.statistics) for each in batchers if each.statistics is not None]
         if not followed:
             raise RequestError(404, "inputs are not followed here; WORKBENCH_INPUT_STATS=1 has it done")
+        others = await self.shared.statistics.others() if self.shared and self.shared.statistics else {}
         loop = asyncio.get_running_loop()
         told = [
-            {"name": model.name, "version": model.version} | await loop.run_in_executor(None, statistics.report)
+            {"name": model.name, "version": model.version}
+            | await loop.run_in_executor(None, statistics.report, others.get((model.name, model.version), []))
             for model, statistics in followed
         ]
         return Response(encode({"model_drift": told}))

@@ -17,7 +17,7 @@ changed), and so of labels::
      "outputs": {"probabilities": {"features": [...]}, "label": {"labels": {"yes": 80, "no": 420}}}}
 
 There is one more count than bounds: values up to the first bound, up to the second, ..., beyond the last. Without a
-file the bounds are the deciles of the first 256 rows.
+file the bounds are the deciles of the first 256 rows; of several workers, of the first that one of them has seen.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -90,8 +91,50 @@ class Reference(msgspec.Struct):
     outputs: dict[str, TensorReference] = {}
 
 
+class FeatureNumbers(msgspec.Struct, tag="features"):
+    """What :class:`Features` has counted, by column. ``beyond``: of the values in the histogram, of which there are
+    ``binned``, how many lay beyond each bound."""
+
+    values: list[int]
+    missing: list[int]
+    infinite: list[int]
+    least: list[float]
+    greatest: list[float]
+    mean: list[float]
+    squares: list[float]
+    bounds: list[list[float]] | None = None
+    binned: list[int] = []
+    beyond: list[list[int]] = []
+
+
+class LabelNumbers(msgspec.Struct, tag="labels"):
+    """What :class:`Labels` has counted."""
+
+    counts: dict[str, int]
+    others: int
+
+
+class Numbers(msgspec.Struct):
+    """What was counted of one version of a model, by tensor: what one worker tells others."""
+
+    rows: int
+    rows_seen: int
+    inputs: dict[str, FeatureNumbers | LabelNumbers]
+    outputs: dict[str, FeatureNumbers | LabelNumbers]
+
+
+Bounds = list[list[float]]
+"""Of the histogram of each column."""
+
+Agree = Callable[[Bounds | None], Bounds | None]
+"""Gets the bounds that one would take, None where it does not know yet; returns those that hold, None for none yet."""
+
+
 class Features:
     """Statistics of each column of rows of numbers."""
+
+    agree: Agree = staticmethod(lambda bounds: bounds)
+    """How bounds are settled that nobody has given; for a process that is alone its own hold."""
 
     def __init__(self, columns: int, reference: Sequence[FeatureReference] | None = None) -> None:
         self._columns = columns
@@ -129,24 +172,38 @@ class Features:
         self.greatest = np.maximum(self.greatest, np.max(rows, axis=0, where=finite, initial=-np.inf))
         # Means and squares of two parts make those of both (Chan, Golub, LeVeque 1979): no sum grows beyond use.
         mean = np.sum(rows, axis=0, where=finite) / np.maximum(count, 1)
-        squares = np.sum((rows - mean) ** 2, axis=0, where=finite)
+        self._join_moments(count, mean, np.sum((rows - mean) ** 2, axis=0, where=finite))
+        if self._bounds is None:
+            self._first.append(rows)
+            self.settle()
+        else:
+            self._count(rows)
+
+    def _join_moments(self, count: Array, mean: Array, squares: Array) -> None:
         both = self.values + count
         apart = mean - self.mean
         part = count / np.maximum(both, 1)
         self._squares += squares + apart**2 * self.values * part
         self.mean += apart * part
         self.values = both
-        if self._bounds is None:
-            self._first.append(rows)
-            if sum(map(len, self._first)) < _FIRST_ROWS:
-                return
-            rows = np.concatenate(self._first)
-            self._first.clear()
+
+    def settle(self) -> None:
+        """Where there are no bounds yet: sets those that are agreed on, and counts the rows that waited for them."""
+        if self._bounds is not None:
+            return
+        own = None
+        if sum(map(len, self._first)) >= _FIRST_ROWS:
             given = self._given or [None] * self._columns
-            self._set_bounds(
-                [_deciles(column) if each is None else each for each, column in zip(given, rows.T, strict=True)]
-            )
-        self._count(rows)
+            columns = np.concatenate(self._first).T
+            own = [
+                (_deciles(column) if each is None else each).tolist()
+                for each, column in zip(given, columns, strict=True)
+            ]
+        if (bounds := self.agree(own)) is not None:
+            self._set_bounds([np.array(each, float) for each in bounds])
+            for rows in self._first:
+                self._count(rows)
+            self._first.clear()
 
     def _set_bounds(self, bounds: list[Array]) -> None:
         self._bounds = bounds
@@ -162,6 +219,48 @@ class Features:
         self._binned += len(rows) - np.isnan(rows).sum(axis=0)
         for bound, beyond in zip(self._table, self._beyond, strict=True):
             beyond += (rows > bound).sum(axis=0)
+
+    def told(self) -> FeatureNumbers:
+        """All that was counted, but for the rows that wait for bounds: they are not in the histogram yet."""
+        found = FeatureNumbers(
+            values=self.values.tolist(),
+            missing=self.missing.tolist(),
+            infinite=self.infinite.tolist(),
+            least=self.least.tolist(),
+            greatest=self.greatest.tolist(),
+            mean=self.mean.tolist(),
+            squares=self._squares.tolist(),
+        )
+        if self._bounds is not None:
+            found.bounds = [each.tolist() for each in self._bounds]
+            found.binned, found.beyond = self._binned.tolist(), self._beyond.tolist()
+        return found
+
+    def join(self, other: FeatureNumbers | LabelNumbers) -> None:
+        """Adds what another has counted: its histogram where that has the same bounds, nothing where it is of other
+        columns."""
+        if not isinstance(other, FeatureNumbers) or len(other.values) != self._columns:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._join_moments(np.array(other.values), np.array(other.mean), np.array(other.squares))
+        self.missing += np.array(other.missing)
+        self.infinite += np.array(other.infinite)
+        self.least = np.minimum(self.least, other.least)
+        self.greatest = np.maximum(self.greatest, other.greatest)
+        if other.bounds is None:
+            return
+        if self._bounds is None and not self._first:
+            self._set_bounds([np.array(each, float) for each in other.bounds])
+        if self._bounds is not None and [each.tolist() for each in self._bounds] == other.bounds:
+            self._binned += np.array(other.binned)
+            self._beyond += np.array(other.beyond, np.int64).reshape(self._beyond.shape)
+
+    def joined(self, others: Iterable[FeatureNumbers | LabelNumbers]) -> Features:
+        """The statistics of what this one and ``others`` have counted."""
+        found = Features(self._columns, self._reference)
+        for each in (self.told(), *others):
+            found.join(each)
+        return found
 
     def report(self) -> dict[str, Any]:
         """All of it, a feature after the other."""
@@ -204,11 +303,34 @@ class Labels:
 
     def add(self, values: Array) -> None:
         """Takes labels in."""
-        for label, count in Counter(map(str, values.ravel().tolist())).items():
+        self._add(Counter(map(str, values.ravel().tolist())))
+
+    def _add(self, counts: Mapping[str, int]) -> None:
+        for label, count in counts.items():
             if label in self._counts or len(self._counts) < MAX_LABELS:
                 self._counts[label] += count
             else:
                 self._others += count
+
+    def settle(self) -> None:
+        """Nothing: labels wait for nothing."""
+
+    def told(self) -> LabelNumbers:
+        """All that was counted."""
+        return LabelNumbers(dict(self._counts), self._others)
+
+    def join(self, other: FeatureNumbers | LabelNumbers) -> None:
+        """Adds what another has counted of labels."""
+        if isinstance(other, LabelNumbers):
+            self._add(other.counts)
+            self._others += other.others
+
+    def joined(self, others: Iterable[FeatureNumbers | LabelNumbers]) -> Labels:
+        """The statistics of what this one and ``others`` have counted."""
+        found = Labels(self._reference)
+        for each in (self.told(), *others):
+            found.join(each)
+        return found
 
     def report(self) -> dict[str, Any]:
         """Labels by how often they were there; ``others`` came when there were :data:`MAX_LABELS` already."""
@@ -330,15 +452,50 @@ class InputStatistics:
                 if followed.name in arrays:
                     followed.numbers.add(np.concatenate(arrays[followed.name]))
 
-    def report(self) -> dict[str, Any]:
-        """All that is known, including what was held until now."""
+    def agree_by(self, agree: Callable[[str, int, Bounds | None], Bounds | None]) -> None:
+        """Has bounds settled with other workers: ``agree`` gets the tensor and its columns before what :data:`Agree`
+        does. To be called before there is anything to count."""
+        for each in (*self._inputs, *self._outputs.values()):
+            if isinstance(each.numbers, Features):
+                each.numbers.agree = partial(agree, each.name, each.columns)
+
+    def told(self) -> Numbers:
+        """All that is known, including what was held until now, for others to join."""
+        self.absorb()
+        with self._absorbing:
+            for each in (*self._inputs, *self._outputs.values()):
+                each.numbers.settle()
+            return Numbers(
+                self._rows,
+                self._rows_seen,
+                {each.name: each.numbers.told() for each in self._inputs},
+                {each.name: each.numbers.told() for each in self._outputs.values()},
+            )
+
+    def join(self, other: Numbers) -> None:
+        """Adds what another has counted."""
+        with self._absorbing:
+            self._rows += other.rows
+            self._rows_seen += other.rows_seen
+            for followed, numbers in (
+                *((each, other.inputs.get(each.name)) for each in self._inputs),
+                *((each, other.outputs.get(each.name)) for each in self._outputs.values()),
+            ):
+                if numbers is not None:
+                    followed.numbers.join(numbers)
+
+    def report(self, others: Sequence[Numbers] = ()) -> dict[str, Any]:
+        """All that is known, including what was held until now, and what ``others`` know."""
         self.absorb()
         with self._absorbing:
             return {
-                "rows": self._rows,
-                "rows_seen": self._rows_seen,
-                "inputs": {each.name: each.numbers.report() for each in self._inputs},
-                "outputs": {each.name: each.numbers.report() for each in self._outputs.values()},
+                "rows": self._rows + sum(each.rows for each in others),
+                "rows_seen": self._rows_seen + sum(each.rows_seen for each in others),
+                "inputs": {each.name: _sum(each, [other.inputs for other in others]).report() for each in self._inputs},
+                "outputs": {
+                    each.name: _sum(each, [other.outputs for other in others]).report()
+                    for each in self._outputs.values()
+                },
                 "left_out": self._left_out,
             }
 
@@ -365,6 +522,15 @@ def absorbing() -> Iterator[Callable[[InputStatistics], None]]:
         yield background.put
     finally:
         background.close()
+
+
+def _sum(followed: Followed, others: Sequence[Mapping[str, FeatureNumbers | LabelNumbers]]) -> Features | Labels:
+    """The statistics of a tensor with those that ``others`` tell of it."""
+    numbers = followed.numbers
+    if not others:
+        return numbers
+    numbers.settle()
+    return numbers.joined([each[followed.name] for each in others if followed.name in each])
 
 
 def read_reference(path: Path) -> Reference:

@@ -172,15 +172,11 @@ def _serve_with_workers(
 ) -> None:
     from workbench.server.workers import UNUSABLE, Parent
 
-    for on, variable, why in (
-        (settings.repository, "WORKBENCH_REPOSITORY", "each has its own models"),
-        (settings.input_stats, "WORKBENCH_INPUT_STATS", "each would know only of its own requests"),
-    ):
-        if on:
-            raise ServerError(
-                f"{variable}=1 does not go with {settings.workers} workers: {why}.",
-                f"Set WORKBENCH_WORKERS=1, or {variable}=0.",
-            )
+    if settings.repository:
+        raise ServerError(
+            f"WORKBENCH_REPOSITORY=1 does not go with {settings.workers} workers: each has its own models.",
+            "Set WORKBENCH_WORKERS=1, or WORKBENCH_REPOSITORY=0.",
+        )
 
     def work(place: Place) -> int:
         own = dataclasses.replace(settings, ready_fd=place.ready)
@@ -241,6 +237,10 @@ def _serve(
 
             extras = partial(extras_of, app.cache, observer)
             app.shared = Shared(place.board, place.number, repository, extras)
+            if settings.input_stats:
+                from workbench.server.shared_stats import SharedStatistics
+
+                app.shared.statistics = SharedStatistics(place.statistics, place.number, repository)
         app.routes["/metrics"] = metrics_route(app, observer)
         app.routes["/openapi.json"] = openapi_route(app)
         platforms.install(app, settings.platform, settings.platform_model)

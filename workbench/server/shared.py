@@ -25,9 +25,11 @@ from workbench.server.meter import Histogram, Meter
 if TYPE_CHECKING:
     from workbench.server.cache import ResponseCache
     from workbench.server.observe import Observer
+    from workbench.server.shared_stats import SharedStatistics
 
-SLOT = 1 << 20
-"""Bytes of a worker's slot; a version of a model takes some 700. Pages that are not written take no memory."""
+SLOT = 64 << 20
+"""Bytes of a worker's slot at most: in numbers of requests a version of a model takes some 700, in statistics of inputs
+some 250 for each feature, in labels what they are long. Pages that are not written take no memory."""
 
 PATIENCE_S = 0.25
 """How long a scrape waits for the others. One that computes for longer is told of by what it said last."""
@@ -50,7 +52,11 @@ class Board:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._memory = mmap.mmap(-1, count * SLOT)
+        # Of a file in memory only what is written counts as taken; anonymous memory that is shared counts whole.
+        file = os.memfd_create("workers")
+        os.ftruncate(file, count * SLOT)
+        self._memory = mmap.mmap(file, count * SLOT)
+        os.close(file)
         self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(count)]
         """By worker: what is rung to have it write its numbers."""
 
@@ -74,6 +80,29 @@ class Board:
         turn, pid, length = _HEAD.unpack_from(self._memory, at)
         data = self._memory[at + _HEAD.size : at + _HEAD.size + length]
         return (0, b"") if turn % 2 or self.writings(worker) != turn else (pid, data)
+
+    async def ask(self, asking: int, patience: float) -> list[tuple[int, bytes]]:
+        """What the workers other than ``asking`` write when they are asked now, each with its process.
+
+        Of one that does not write within ``patience`` seconds what it wrote last; none where it died at that.
+        """
+        others = [worker for worker in range(self.count) if worker != asking]
+        # One that writes at this moment has begun before it was asked: the next writing counts.
+        due = {worker: (self.writings(worker) + 3) // 2 * 2 for worker in others}
+        for worker in others:
+            os.eventfd_write(self.bells[worker], 1)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience
+        found = []
+        for worker in others:
+            # It may be asked by another as well, and write again while it is read.
+            read = self.read(worker)
+            while (self.writings(worker) < due[worker] or not read[0]) and loop.time() < end:
+                await asyncio.sleep(_POLL_S)
+                read = self.read(worker)
+            if read[0]:
+                found.append(read)
+        return found
 
 
 @dataclass
@@ -112,6 +141,8 @@ class Shared:
         """Those of all workers, as :meth:`gather` found them."""
         self.processes: list[int] = []
         """The workers that told their numbers last."""
+        self.statistics: SharedStatistics | None = None
+        """Those of inputs and outputs, where they are followed."""
         before = _decoded(board.read(number)[1])
         meters = _meters(before)
         for batcher in batchers:
@@ -132,6 +163,8 @@ class Shared:
             self.write()
 
         loop.add_reader(bell, rung)
+        if self.statistics is not None:
+            self.statistics.listen(loop)
 
     def write(self) -> None:
         """Writes this worker's numbers."""
@@ -140,22 +173,13 @@ class Shared:
 
     async def gather(self) -> None:
         """Asks all, waits for their numbers (at most :data:`PATIENCE_S`) and sums them up."""
-        board = self._board
+        others = await self._board.ask(self._number, PATIENCE_S)
         self.write()
-        others = {worker: board.writings(worker) for worker in range(board.count) if worker != self._number}
-        for worker in others:
-            os.eventfd_write(board.bells[worker], 1)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + PATIENCE_S
-        while any(board.writings(worker) < turn + 2 for worker, turn in others.items()) and loop.time() < end:
-            await asyncio.sleep(_POLL_S)
         sums: dict[Key, Meter] = {}
         extras: Extras = {}
         processes = []
-        for worker in range(board.count):
-            pid, data = board.read(worker)
-            if pid:
-                processes.append(pid)
+        for pid, data in (*others, self._board.read(self._number)):
+            processes.append(pid)
             told = _decoded(data)
             extras = _sum(extras, told.extras)
             for key, meter in _meters(told).items():

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workbench.server.shared import Board
+from workbench.server.shared_stats import StatisticsBoard
 
 STEADY_S = 10.0
 """A worker that was ready for so long has shown that it can work: the next one that dies is replaced at once."""
@@ -36,11 +37,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 @dataclass
 class Place:
-    """What one worker has, and the one that takes its place: its number, the numbers that all workers share, the end of
-    a pipe where it says that it is ready, and one that closes when the parent is gone."""
+    """What one worker has, and the one that takes its place: its number, the numbers and the statistics that all
+    workers share, the end of a pipe where it says that it is ready, and one that closes when the parent is gone."""
 
     number: int
     board: Board
+    statistics: StatisticsBoard
     ready: int
     parent: int
 
@@ -82,6 +84,7 @@ class Parent:
         self._told_stop = stop
         self._log = log
         self._board = Board(count)
+        self._statistics = StatisticsBoard(count)
         self._workers: dict[int, _Worker] = {}
         self._due: dict[int, float] = {}
         """When the worker of a place is started."""
@@ -144,7 +147,7 @@ class Parent:
         reader, writer = os.pipe()
         pid = os.fork()
         if not pid:
-            self._be_worker(Place(place, self._board, writer, self._life[0]), reader, selector)
+            self._be_worker(Place(place, self._board, self._statistics, writer, self._life[0]), reader, selector)
         os.close(writer)
         worker = self._workers[pid] = _Worker(place, pid, reader, time.monotonic())
         selector.register(reader, selectors.EVENT_READ, worker)
