@@ -252,8 +252,9 @@ def test_a_body_over_the_limit_is_refused(app: App, begun: Any) -> None:
     assert begun() == 1
 
 
-def test_it_is_observed_as_all_others_are(app: App, begun: Any) -> None:
+def test_it_is_observed_as_all_others_are(tmp_path: Path, begun: Any) -> None:
     """The same lines, and the same answers but for the number of the span, whichever way a request goes."""
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     asked = [
         request(inputs(), extra=f"traceparent: 00-{trace}-{parent}-01\r\n"),
@@ -263,8 +264,8 @@ def test_it_is_observed_as_all_others_are(app: App, begun: Any) -> None:
     lines: list[list[Exchange]] = [[], []]
     for kept, whole in zip(lines, (True, False), strict=True):
         log = type("Log", (), {"add": lambda _, exchange, kept=kept: kept.append(exchange)})()
-        observer = Observer(log, None)
-        answered, _ = talk(observer.observed(app), asked, 3, Direct(app, observer) if whole else None)  # type: ignore[arg-type]
+        app.observer = Observer(log, None)
+        answered, _ = talk(app.observer.observed(app), asked, 3, Direct(app) if whole else None)  # type: ignore[arg-type]
         assert answered.count(b"traceparent: 00-") == 3
         assert f"traceparent: 00-{trace}-".encode() in answered
     assert begun() == 3

@@ -98,7 +98,7 @@ class App:
         self.cache: ResponseCache | None = None
         """What was answered, where that may be answered again."""
         self.observer: Observer | None = None
-        """Who watches requests, for transports other than HTTP."""
+        """Who watches requests."""
         self.in_flight: Callable[[], int] = lambda: 0
         """How many requests have been taken and not been answered yet; 0 where nobody counts them."""
         self.shared: Shared | None = None

@@ -11,16 +11,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.server.app import App, Response, header_length, refusal, response, understood
 from workbench.server.batcher import Batcher, Outcome
 from workbench.server.errors import RequestError
 from workbench.server.exchange import TRACE_HEADER, Exchange, current, traceparent_of
 from workbench.server.protocol import Asked
-
-if TYPE_CHECKING:
-    from workbench.server.observe import Observer
 
 PATIENT_FOR = 512 << 10
 """Bytes. Of a longer body it is worth while to refuse it early."""
@@ -48,11 +45,11 @@ class Target:
 class Direct:
     """What connections hand whole requests to. ``waiting``: how many are not answered yet."""
 
-    def __init__(self, app: App, observer: Observer | None = None) -> None:
-        """Answer inferences of ``app``, and have them observed."""
+    def __init__(self, app: App) -> None:
+        """Answer inferences of ``app``."""
         self.app = app
-        self.observer = observer
-        self.patient_for = PATIENT_FOR if observer is None else -1
+        self.observer = app.observer
+        self.patient_for = PATIENT_FOR if app.observer is None else -1
         """Bytes of a body that is waited for. None where requests are observed: then they begin with their head."""
         self.waiting = 0
         self.heads: dict[bytes, tuple[Target, int]] = {}

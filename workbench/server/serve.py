@@ -1,33 +1,25 @@
-"""A server's life: load, listen, say so, serve, and on SIGTERM finish what is in flight."""
+"""Serve models as the settings say: take the ports, load, put the application together, in one process or several."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import gc
-import json
 import os
-import signal
 import socket
-import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvicorn
-import uvloop
-
 from workbench.server import platforms
-from workbench.server.app import App, Response, Route, Scope
-from workbench.server.connection import Connection
+from workbench.server.app import App
 from workbench.server.devices import Device, choose
-from workbench.server.direct import Direct
 from workbench.server.errors import PackageMissing, ServerError
+from workbench.server.life import BACKLOG, Server, log, tell_ready
 from workbench.server.memory import keep_freed_memory
-from workbench.server.protocol import encode
 from workbench.server.repository import Loader, Repository, find_models
+from workbench.server.routes import metrics_route, openapi_route
 from workbench.server.session import available_providers
 from workbench.server.settings import ENDPOINTS, Settings
 
@@ -35,8 +27,6 @@ if TYPE_CHECKING:
     import ssl
 
     from workbench.server.api_keys import ApiKeys
-    from workbench.server.grpc_service import Service
-    from workbench.server.observe import Observer
     from workbench.server.tls import Pem
     from workbench.server.workers import Place
 
@@ -44,89 +34,6 @@ if TYPE_CHECKING:
 
 Files = Mapping[str, Mapping[str, Path]]
 """Model files by name and version."""
-
-KEEP_ALIVE_S = 75
-"""Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
-
-BACKLOG = 2048
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        app: App,
-        direct: Direct,
-        listener: socket.socket,
-        settings: Settings,
-        pem: Pem | None = None,
-        place: Place | None = None,
-    ) -> None:
-        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there is ``pem``; as
-        one of several workers where there is a ``place``."""
-        super().__init__(config)
-        app.in_flight = lambda: len(self.server_state.tasks) + direct.waiting
-        self._app = app
-        self._listener = listener
-        self._settings = settings
-        self._pem = pem
-        self._place = place
-        self._grpc: Service | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        settings = self._settings
-        ports = {"port": self._listener.getsockname()[1]}
-        if settings.grpc_port >= 0:
-            from workbench.server.grpc_service import Service
-
-            shared = self._place is not None
-            self._grpc = Service(self._app, float(settings.client_patience), share_port=shared)
-            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
-        await super().startup(sockets)
-        if self._place is not None and self._app.shared is not None:
-            from workbench.server.acceptor import Acceptor
-
-            loop = asyncio.get_running_loop()
-            loop.add_reader(self._place.parent, self._orphaned)
-            self._app.shared.listen(loop)
-            # uvicorn closes it as its own servers.
-            self.servers.append(Acceptor(self._listener, self._protocol, self.config.ssl))  # type: ignore[arg-type]
-        secure = self.config.ssl is not None
-        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and finish those in flight."""
-        over_grpc = [self._grpc.stop(self._settings.grace)] if self._grpc is not None else []
-        await asyncio.gather(super().shutdown(sockets), *over_grpc)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on SIGTERM and SIGINT. uvicorn's own way ends by raising the signal again: no exit status 0."""
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _protocol(self) -> asyncio.Protocol:
-        """That of a new connection, as uvicorn makes it."""
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
-
-    def _orphaned(self) -> None:
-        assert self._place is not None
-        asyncio.get_running_loop().remove_reader(self._place.parent)
-        self._stop()
-
-    def _stop(self, *_: object) -> None:
-        self._app.ready = False
-        self.should_exit = True
 
 
 def serve_folder(settings: Settings) -> None:
@@ -183,21 +90,21 @@ def _serve_with_workers(
         try:
             _serve(files, own, folder, device, listener, guards, place)
         except ServerError as error:
-            _log(str(error))
+            log(str(error))
             return UNUSABLE
         return 0
 
     def ready() -> None:
-        _log(f"{settings.workers} workers with {settings.threads} threads each are ready")
+        log(f"{settings.workers} workers with {settings.threads} threads each are ready")
         host, port = listener.getsockname()[:2]
-        _tell_ready(settings.ready_fd, host, {"port": port} | _grpc_port(settings.grpc_port))
+        tell_ready(settings.ready_fd, host, {"port": port} | _grpc_port(settings.grpc_port))
 
     # What is imported by now is shared with the workers as long as nobody writes to it, which a collection would do.
     gc.collect()
     gc.freeze()
     # The parent's listener is closed first of all: nobody is to wait for one that only waits for its workers.
     stop = listener.close
-    if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=_log).run():
+    if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=log).run():
         raise SystemExit(status)
 
 
@@ -214,61 +121,53 @@ def _serve(
     keys, secure, pem = guards
     keep_freed_memory()
     with contextlib.ExitStack() as open_:
-        observer = follow = None
-        if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
-            from workbench.server.observe import observing
-
-            observer = open_.enter_context(observing(settings.access_log, settings.access_log_file, os.environ, _log))
-        if settings.input_stats:
-            from workbench.server.input_stats import absorbing
-
-            follow = open_.enter_context(absorbing())
-        loader = Loader(settings.threads, settings.limits, device, _log, follow)
-        repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
-        app = App(repository, settings.max_body, change_repository=settings.repository)
+        app = _application(files, settings, folder, device, open_)
         app.keys = keys
-        app.observer = observer
-        if settings.cache_bytes:
-            from workbench.server.cache import ResponseCache
-
-            app.cache = ResponseCache(settings.cache_bytes)
         if place is not None:
-            from workbench.server.shared import Shared, extras_of
-
-            extras = partial(extras_of, app.cache, observer)
-            app.shared = Shared(place.board, place.number, repository, extras)
-            if settings.input_stats:
-                from workbench.server.shared_stats import SharedStatistics
-
-                app.shared.statistics = SharedStatistics(place.statistics, place.number, repository)
-        app.routes["/metrics"] = metrics_route(app, observer)
+            _share(app, place, followed=settings.input_stats)
+        app.routes["/metrics"] = metrics_route(app)
         app.routes["/openapi.json"] = openapi_route(app)
         platforms.install(app, settings.platform, settings.platform_model)
-        direct = Direct(app, observer)
-        own = {"patience": float(settings.client_patience), "direct": direct}
-        connection = type("Connection", (Connection,), own)
-        config = uvicorn.Config(
-            app if observer is None else observer.observed(app),
-            loop="none",
-            http=connection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.grace,
-            backlog=BACKLOG,
-        )
-        config.load()
-        config.ssl = secure
+        server = Server(app, listener, settings, secure, pem, place)
         # What is loaded stays: collections that walk through it would only show as latency.
         gc.collect()
         gc.freeze()
-        server = Server(config, app, direct, listener, settings, pem, place)
-        uvloop.run(server.serve([listener] if place is None else []))
+        server.run_on_uvloop()
+
+
+def _application(
+    files: Files, settings: Settings, folder: Path | None, device: Device, open_: contextlib.ExitStack
+) -> App:
+    """The application over loaded models, with what watches it and what it keeps; ``open_`` closes that."""
+    observer = follow = None
+    if settings.access_log or any(map(os.environ.get, ENDPOINTS)):
+        from workbench.server.observe import observing
+
+        observer = open_.enter_context(observing(settings.access_log, settings.access_log_file, os.environ, log))
+    if settings.input_stats:
+        from workbench.server.input_stats import absorbing
+
+        follow = open_.enter_context(absorbing())
+    loader = Loader(settings.threads, settings.limits, device, log, follow)
+    repository = Repository(loader, loader.load_all(files, settings.traffic), folder)
+    app = App(repository, settings.max_body, change_repository=settings.repository)
+    app.observer = observer
+    if settings.cache_bytes:
+        from workbench.server.cache import ResponseCache
+
+        app.cache = ResponseCache(settings.cache_bytes)
+    return app
+
+
+def _share(app: App, place: Place, *, followed: bool) -> None:
+    """Has the numbers of a worker be those of all; where inputs are ``followed``, their statistics too."""
+    from workbench.server.shared import Shared, extras_of
+
+    app.shared = Shared(place.board, place.number, app.repository, partial(extras_of, app.cache, app.observer))
+    if followed:
+        from workbench.server.shared_stats import SharedStatistics
+
+        app.shared.statistics = SharedStatistics(place.statistics, place.number, app.repository)
 
 
 def _guards(settings: Settings) -> Guards:
@@ -284,36 +183,6 @@ def _guards(settings: Settings) -> Guards:
         files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
         secure, pem = tls_context(*files), read_pem(*files)
     return keys, secure, pem
-
-
-def metrics_route(app: App, observer: Observer | None = None) -> Route:
-    """``GET /metrics``, of all workers where there are several. What it takes is loaded when it is first asked: most
-    start-ups are waited for, no scrape is."""
-    registry = None
-
-    async def scrape(_scope: Scope, _body: bytes) -> Response:
-        nonlocal registry
-        from workbench.server import metrics
-
-        if app.shared is not None:
-            await app.shared.gather()
-            of_all = metrics.exposition_of_all(app.shared)
-            return Response(metrics.text(of_all), content_type=metrics.CONTENT_TYPE)
-        registry = registry or metrics.exposition(app.repository, app.cache, observer)
-        return Response(metrics.text(registry), content_type=metrics.CONTENT_TYPE)
-
-    return Route("GET", scrape, operations=lambda words: words.metrics())
-
-
-def openapi_route(app: App) -> Route:
-    """``GET /openapi.json``: all that is answered over HTTP, with the signatures of the models as they are loaded."""
-
-    async def describe(_scope: Scope, _body: bytes) -> Response:
-        from workbench.server import openapi
-
-        return Response(encode(openapi.document(app)))
-
-    return Route("GET", describe, operations=lambda words: words.itself())
 
 
 def _import_grpc() -> None:
@@ -337,30 +206,5 @@ def _listen(host: str, port: int, variable: str) -> socket.socket:
         ) from None
 
 
-def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, secure: bool) -> None:
-    names = ", ".join(f"{each.model.name}/{each.model.version}" for each in app.repository)
-    grpc = f", gRPC at {host}:{ports['grpc_port']}" if "grpc_port" in ports else ""
-    _log(f"serving {names} at {'https' if secure else 'http'}://{host}:{ports['port']}{grpc}")
-    _tell_ready(ready_fd, host, ports)
-
-
 def _grpc_port(port: int) -> dict[str, int]:
     return {"grpc_port": port} if port >= 0 else {}
-
-
-def _tell_ready(ready_fd: int, host: str, ports: Mapping[str, int]) -> None:
-    if ready_fd < 0:
-        return
-    line = {"ready": True, "host": host, **ports, "pid": os.getpid()}
-    try:
-        with open(ready_fd, "w", encoding="utf-8") as pipe:
-            pipe.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise ServerError(
-            f"WORKBENCH_READY_FD={ready_fd} cannot be written: {error.strerror}.",
-            "Pass a descriptor that the server inherits and somebody reads.",
-        ) from None
-
-
-def _log(text: str) -> None:
-    print(f"workbench.server: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the log of a container is stderr
