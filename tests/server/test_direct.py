@@ -73,6 +73,8 @@ def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None 
             end.data_received(piece)
             for _ in range(10):
                 await asyncio.sleep(0)
+            while direct is not None and direct.waiting:
+                await asyncio.sleep(0)
         while state.total_requests < answers and not client.closed:
             await asyncio.sleep(0)
         end.connection_lost(None)
