@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tritonclient.grpc.service_pb2 import ModelStatisticsResponse
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 import workbench
+
+# Every client is closed here. Its __del__ would close it again, in whichever thread collects it, which gevent refuses;
+# gRPC has threads of its own.
+tritonclient.http.InferenceServerClient.__del__ = lambda _: None
 
 ROW = np.array([[1, 2, 3]], np.float32)
 
@@ -321,4 +326,23 @@ def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, name: str) -> Non
             way.client.load_model("none")
         way.client.load_model("affine")
         assert way.client.is_model_ready("affine", "2")
+        way.client.close()
+
+
+@pytest.mark.parametrize("name", ["http-json", "grpc"])
+def test_a_key_is_sent_as_a_header_in_small_letters_as_grpc_wants_them(tmp_path: Path, name: str) -> None:
+    affine(tmp_path / "models" / "affine" / "1" / "model.onnx")
+    (tmp_path / "keys").write_text("0123456789abcdef")
+    settings = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_API_KEY_FILE": str(tmp_path / "keys")}
+    with running(tmp_path / "models", **settings) as server:
+        way = transport(server, name)
+        assert way.client.is_server_live()
+        right = {"authorization": "Bearer 0123456789abcdef"}
+        assert way.infer(headers=right).as_numpy("total").tolist() == [[6]]
+        assert way.client.get_inference_statistics("affine", headers=right)
+        for wrong_key in (None, {"authorization": "Bearer 0123456789abcdeX"}):
+            for call in (way.infer, partial(way.client.get_model_config, "affine")):
+                with pytest.raises(InferenceServerException, match="API key") as refused:
+                    call(headers=wrong_key)
+                assert refused.value.status() in ("401", "StatusCode.UNAUTHENTICATED")
         way.client.close()

@@ -1,8 +1,8 @@
 """The access log: a line of JSON for each request, written by a thread of its own.
 
-=================  ======================================================================================
+=================  ==============================================================================================
 field              meaning
-=================  ======================================================================================
+=================  ==============================================================================================
 time               when the request's head had arrived (UTC)
 method, path       as they were sent, without the query string; a path is cut after 1024 characters. Of a call of
                    gRPC: POST and the method's full name
@@ -19,7 +19,7 @@ batch_rows         of that run: its own rows and those that joined
 cached             true where the answer was in the cache
 trace_id, span_id  of W3C trace context; the span is this request, and the response tells it
 parent_id          the span of the client, where it sent one
-=================  ======================================================================================
+=================  ==============================================================================================
 
 Bodies, query strings and headers are never in it. Lines are written within 50 ms, and what does not fit into the
 queue of 10,000 is counted (``access_log_lost_total``), not waited for.

@@ -34,7 +34,7 @@ class ApiKeys:
             if sum([hmac.compare_digest(given, each) for each in self._digests]):
                 return
             raise RequestError(401, "the API key is not one of those that this server takes")
-        raise RequestError(401, "an API key is needed: send the header 'Authorization: Bearer KEY'")
+        raise RequestError(401, "an API key is needed: send the header (gRPC: metadata) 'authorization: Bearer KEY'")
 
 
 def read_keys(path: Path) -> ApiKeys:
