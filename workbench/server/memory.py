@@ -1,10 +1,10 @@
-"""What becomes of memory that is freed."""
+"""What becomes of memory that is freed, where the C library is glibc (malloc.h there); elsewhere nothing is done."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
-# malloc.h of glibc
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -16,14 +16,29 @@ MAPPED = 8 << 20
 
 
 def keep_freed_memory() -> None:
-    """Has glibc's malloc keep what is freed for the next request. Nothing where there is another C library.
+    """Has malloc keep what is freed for the next request.
 
     By default it gives back all above 128 KiB, and the kernel fills each page with zeros when it is asked for again:
     half of what a request with an image of 110 KB costs beside its model.
     """
+    mallopt = _function("mallopt")
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, KEPT)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED)
+
+
+def give_back_freed_memory() -> None:
+    """Has malloc give back whole pages that are free, of all threads' arenas.
+
+    Threads that allocate meanwhile wait for it: some milliseconds for each 100 MB.
+    """
+    trim = _function("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _function(name: str) -> Any:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
-        return
-    mallopt(_M_TRIM_THRESHOLD, KEPT)
-    mallopt(_M_MMAP_THRESHOLD, MAPPED)
+        return None

@@ -16,6 +16,7 @@ from workbench.server.batcher import Batcher, Limits
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
 from workbench.server.exchange import current
+from workbench.server.memory import give_back_freed_memory
 from workbench.server.meter import Meter
 from workbench.server.model import Model
 
@@ -150,24 +151,24 @@ class Repository:
             _check(traffic, wanted, files)
             before = self._models[name].versions if name in self._models else {}
             kept = {version: before[version] for version in wanted if self._loader.is_of(before, version, files)}
-            loop = asyncio.get_running_loop()
             try:
                 for version in wanted:
                     if version not in kept:
-                        kept[version] = await loop.run_in_executor(
-                            None, self._loader.load, name, version, files[version]
-                        )
+                        kept[version] = await self._loader.load_meanwhile(name, version, files[version])
             except ServerError as error:
                 raise RequestError(400, str(error)) from None
             self._models[name] = Served(kept, traffic)
             await _drained(each for version, each in before.items() if kept.get(version) is not each)
 
     async def unload(self, name: str) -> None:
-        """Takes a model out of service; returns when what was asked of it has been answered. 404 as for ``get``."""
+        """Takes a model out of service; returns when what was asked of it has been answered, and what it took is given
+        back to the system. 404 as for ``get``."""
         async with self._lock(name):
             served = self.served(name)
             del self._models[name]
             await _drained(served.versions.values())
+            del served
+        await self._loader.give_back()
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())
@@ -192,6 +193,9 @@ class Loader:
         self._log = log
         # One thread: a second run at the same time would take the first one's cores.
         self._pool = ThreadPoolExecutor(1, "inference")
+        # One thread here too: what a dropped model took lies free in the arena of the thread that loaded it, where
+        # malloc finds it for the next one only if that is loaded there.
+        self._loading = ThreadPoolExecutor(1, "loading")
         self._stamps: dict[tuple[str, str], object] = {}
 
     def load(self, name: str, version: str, path: Path) -> Batcher:
@@ -214,6 +218,14 @@ class Loader:
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
         return Batcher(model, self._limits, self._pool, meter, statistics)
+
+    async def load_meanwhile(self, name: str, version: str, path: Path) -> Batcher:
+        """As :meth:`load`, while requests are answered."""
+        return await asyncio.get_running_loop().run_in_executor(self._loading, self.load, name, version, path)
+
+    async def give_back(self) -> None:
+        """What models took that nobody holds any more goes back to the system."""
+        await asyncio.get_running_loop().run_in_executor(self._loading, give_back_freed_memory)
 
     def load_all(self, files: Mapping[str, Mapping[str, Path]], traffic: Mapping[str, Traffic]) -> dict[str, Served]:
         """Every file of ``files`` (paths by name and version); ServerError where one, or ``traffic``, is not usable."""
