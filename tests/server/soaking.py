@@ -39,8 +39,9 @@ class Seen:
     """Which version answered after each switch."""
 
     def growth(self) -> float:
-        """Resident bytes a second, fitted to all but the first third: until then caches and pools fill."""
-        times, sizes = np.array(self.memory[len(self.memory) // 3 :], np.float64).T
+        """Resident bytes a second, fitted to the second half: until then caches and pools fill, and the arenas that
+        models are loaded in reach what two of them at once take (after some 200 switches)."""
+        times, sizes = np.array(self.memory[len(self.memory) // 2 :], np.float64).T
         return float(np.polyfit(times, sizes, 1)[0])
 
 

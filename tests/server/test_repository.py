@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
+from onnx import TensorProto, helper, numpy_helper
 from server_models import Ask, affine, asker, lookup, write_model
+from server_process import running
 
 from workbench.server.app import App
 from workbench.server.errors import ServerError
@@ -146,6 +151,52 @@ def test_unloading_takes_a_model_away_and_loading_brings_it_back(serve: Callable
     assert ask("/v2/repository/index", {"ready": True})[1] == []
     assert load(ask, versions=["2"])[0] == 200
     assert versions_of(ask, 1) == ["2"]
+
+
+def test_what_is_dropped_is_held_by_nobody(serve: Callable[..., App]) -> None:
+    app = serve(traffic={"1": 1}, versions=["1", "2"])
+    ask = asker(app)
+    assert versions_of(ask, 1) == ["1"]
+    dropped = [weakref.ref(each.model) for each in app.repository]
+    assert load(ask, versions=["3"])[0] == 200
+    assert [each() for each in dropped] == [None, None]
+    assert versions_of(ask, 1) == ["3"]
+    (last,) = [weakref.ref(each.model) for each in app.repository]
+    assert ask("/v2/repository/models/m/unload", {})[0] == 200
+    assert last() is None
+
+
+def test_what_an_unloaded_model_took_is_given_back(tmp_path: Path) -> None:
+    """Also by the C library, which keeps it for itself where weights are small and something lies above them."""
+    size = 256
+    weights = [numpy_helper.from_array(np.ones((size, size), np.float32), f"w{index}") for index in range(200)]
+    steps = ["x", *[f"h{index}" for index in range(len(weights) - 1)], "y"]
+    write_model(
+        tmp_path / "m" / "1" / "model.onnx",
+        [
+            helper.make_node("MatMul", [before, weight.name], [after])
+            for (before, after), weight in zip(itertools.pairwise(steps), weights, strict=True)
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, size])],
+        weights,
+    )
+    affine(tmp_path / "other" / "1" / "model.onnx")
+    with running(tmp_path, WORKBENCH_REPOSITORY="1", WORKBENCH_THREADS="1") as server:
+        repository = f"{server.url}/v2/repository/models"
+
+        def change(model: str, how: str) -> int:
+            assert requests.post(f"{repository}/{model}/{how}", json={}, timeout=60).status_code == 200
+            return server.memory("VmRSS")
+
+        change("m", "unload")
+        least, most = [], []
+        for _ in range(3):
+            most.append(change("m", "load"))
+            change("other", "load")
+            least.append(change("m", "unload"))
+    taken = size * size * 4 * len(weights)
+    assert min(most) - max(least) > 0.8 * taken
 
 
 @pytest.mark.parametrize(

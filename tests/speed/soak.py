@@ -84,7 +84,7 @@ def _failures(seen: Seen) -> Iterator[Row]:
 def _memory(seen: Seen) -> Iterator[Row]:
     sizes = [size for _, size in seen.memory]
     yield Row("resident memory", (max(sizes) / 1e6,), "MB", note=f"{sizes[0] / 1e6:.0f} MB at the begin")
-    yield Row("its growth", (seen.growth() / KB * 60,), "kB/min", MOST_GROWTH, note="fitted to all but the first third")
+    yield Row("its growth", (seen.growth() / KB * 60,), "kB/min", MOST_GROWTH, note="fitted to the second half")
 
 
 if __name__ == "__main__":
