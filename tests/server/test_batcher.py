@@ -180,6 +180,18 @@ def test_what_arrives_while_a_slow_model_runs_joins_the_next_run(make: Any) -> N
     assert model.rows == [1, 3]
 
 
+def test_who_waits_for_others_waits_no_longer_than_until_as_many_came_as_last_time(make: Any) -> None:
+    model, batcher = make(slow=True, gather=3600)
+    model.hold.set()
+
+    async def work() -> None:
+        for _ in range(2):
+            await asyncio.gather(*[batcher.infer(row(1), ["double"]) for _ in range(3)])
+
+    run(work())
+    assert model.rows == [3, 3]
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(make: Any) -> None:
     model, batcher = make(slow=True, queue=2)
 
@@ -266,30 +278,79 @@ def test_rows_that_touch_each_other_are_never_joined(tmp_path: Path) -> None:
     assert model.joins == 1
 
 
-def test_how_many_rows_join_is_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model("m", "1", affine(tmp_path / "m.onnx"), 1)
-    for cost, joins in (
-        (lambda rows: 0.02 * rows, 1),  # a row costs the same in any company
-        (lambda rows: 0.001, 64),  # a run costs the same with any number of rows
-        (lambda rows: max(0.001, 0.0005 * rows), 2),  # two rows are free, no more
-    ):
-        monkeypatch.setattr(
-            model_module.Model, "_seconds", lambda self, feed, cost=cost: cost(len(next(iter(feed.values()))))
-        )
-        model.joins = 1
-        model.warm_up(64)
-        assert model.joins == joins
+@pytest.fixture
+def costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Model, list[int]]]:
+    """Makes a model whose runs are said to take ``cost(rows)`` seconds, and the list of rows of its runs."""
+
+    def made(cost: Callable[[int], float]) -> tuple[Model, list[int]]:
+        tried: list[int] = []
+
+        def timed(self: Model, feed: Feed) -> tuple[list[Array], float]:
+            tried.append(len(feed["x"]))
+            return self.run(feed, list(self.outputs)), cost(tried[-1])
+
+        monkeypatch.setattr(model_module.Model, "_timed", timed)
+        return Model("m", "1", affine(tmp_path / "m.onnx"), 1), tried
+
+    return made
 
 
-def test_where_more_rows_gain_nothing_no_more_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model("m", "1", affine(tmp_path / "m.onnx"), 1)
-    tried: list[int] = []
+@pytest.mark.parametrize(
+    ("cost", "joins"),
+    [
+        pytest.param(lambda rows: 0.0002 * rows, 1, id="a row costs the same in any company"),
+        pytest.param(lambda rows: 0.001, 64, id="a run costs the same with any number of rows"),
+        pytest.param(lambda rows: max(0.001, 0.0005 * rows), 2, id="two rows are free, no more"),
+    ],
+)
+def test_how_many_rows_join_is_what_was_measured(costs: Any, cost: Callable[[int], float], joins: int) -> None:
+    model, _ = costs(cost)
+    model.warm_up(64)
+    assert model.joins == model.most_joins == joins
 
-    def seconds(self: Model, feed: Feed) -> float:
-        tried.append(len(feed["x"]))
-        return 0.0001 * tried[-1]
 
-    monkeypatch.setattr(model_module.Model, "_seconds", seconds)
+def test_where_more_rows_gain_nothing_no_more_are_tried(costs: Any) -> None:
+    model, tried = costs(lambda rows: 0.0001 * rows)
     model.warm_up(64)
     assert max(tried) == 4
     assert model.joins == 1
+
+
+def test_a_slow_model_is_ready_after_a_few_runs(costs: Any) -> None:
+    model, tried = costs(lambda rows: 0.02)
+    model.warm_up(64)
+    assert sum(tried) == 5
+    assert model.joins < model.most_joins == 64
+
+
+@pytest.mark.parametrize(
+    ("cost", "joins"),
+    [
+        pytest.param(lambda rows: 0.02 * rows, 1, id="a row costs the same in any company"),
+        pytest.param(lambda rows: 0.02, 64, id="a run costs the same with any number of rows"),
+        pytest.param(lambda rows: max(0.02, 0.0025 * rows), 8, id="eight rows are free, no more"),
+    ],
+)
+def test_a_slow_model_learns_in_service_how_many_rows_to_join(
+    costs: Any, cost: Callable[[int], float], joins: int
+) -> None:
+    model, _ = costs(cost)
+    model.warm_up(64)
+    seen = [model.joins]
+    while model.joins < model.most_joins:
+        model.ran(1, cost(1))  # of those that are far from full nothing is learnt
+        model.ran(model.joins, cost(model.joins))
+        seen.append(model.joins)
+    assert model.joins == joins
+    assert len(seen) < 20
+
+
+def test_a_request_that_never_joins_counts_its_rows_all_the_same(make: Any) -> None:
+    model, batcher = make(joins=1)
+
+    async def work() -> None:
+        await asyncio.gather(batcher.infer(row(1, 5), ["double"]), batcher.infer(row(2, 3), ["double"]))
+
+    run(work())
+    assert model.rows == [5, 3]
+    assert batcher.meter.rows == 8

@@ -19,7 +19,8 @@ from workbench.server import settings as settings_module
 from workbench.server.app import App
 from workbench.server.batcher import Limits
 from workbench.server.cpus import default_threads
-from workbench.server.errors import ServerError
+from workbench.server.errors import RequestError, ServerError
+from workbench.server.model import Model
 from workbench.server.model_config import model_config
 from workbench.server.repository import Loader, find_models
 from workbench.server.settings import Settings, from_environment
@@ -131,3 +132,12 @@ def test_the_readme_has_the_settings_as_they_are() -> None:
     table = str(settings_module.__doc__).partition("\n\n")[2].partition("\n\n")[0]
     assert table.startswith("=====")
     assert table in (ROOT / "README.md").read_text()
+
+
+def test_what_a_model_refuses_is_told_to_the_client_and_not_to_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Model("m", "1", lookup(tmp_path / "m.onnx"), 1)
+    with pytest.raises(RequestError, match="does not take these values"):
+        model.run({"index": np.array([99])}, ["row"])
+    assert capfd.readouterr().err == ""

@@ -111,6 +111,8 @@ class Batcher:
         self._waiting: dict[Key, deque[Request]] = {}
         self._waiting_rows = 0
         self._planned: asyncio.Handle | None = None
+        self._gathers = False
+        """Whether the planned run waits for others."""
         self._running = False
         self._last = 1
         self._row_seconds = model.row_seconds
@@ -175,12 +177,16 @@ class Batcher:
             self._begin()
         elif self._planned is None:
             self._plan()
+        elif self._gathers and self._waiting_rows >= self._last:
+            self._planned.cancel()
+            self._plan()
 
     def _plan(self) -> None:
         """Has the next run begin in the next turn of the loop; of a slow model that was joined lately, a little later
         where fewer wait than the last run had."""
         loop = asyncio.get_running_loop()
-        if self.model.slow and self._limits.gather and self._waiting_rows < self._last:
+        self._gathers = self.model.slow and self._limits.gather > 0 and self._waiting_rows < self._last
+        if self._gathers:
             self._planned = loop.call_later(self._limits.gather, self._begin)
         else:
             self._planned = loop.call_soon(self._begin)
@@ -238,6 +244,8 @@ class Batcher:
         rows = sum([request.rows for request in batch])
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
         meter.ran(rows, seconds)
+        if self.model.joins < self.model.most_joins:
+            self.model.ran(rows, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
             queued = begun - request.arrived
             meter.queue.add(queued)

@@ -13,7 +13,7 @@ import numpy as np
 from workbench.server.datatypes import BY_ONNX_TYPE
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
-from workbench.server.session import open_session
+from workbench.server.session import QUIET, open_session
 from workbench.server.tensors import Array, TensorSpec
 
 SLOW_NS = 2_000_000
@@ -21,6 +21,8 @@ SLOW_NS = 2_000_000
 
 PLATFORM = "onnxruntime_onnx"
 
+_LONG = SLOW_NS / 1e9
+_RUNS = 3
 _PROBE_SECONDS = 0.1
 _PROBE_BYTES = 64 << 20
 
@@ -50,6 +52,11 @@ class Model:
         """Rows of a joined run; 1 where requests cannot join, or gain nothing by it."""
         self.row_seconds = 0.0
         """What a row of such a run costs."""
+        self.most_joins = 1
+        """More than :attr:`joins` where it is not known yet whether more rows would gain something."""
+        self._costs: dict[int, float] = {}
+        """Seconds of a row by the rows of a run."""
+        self._lately: list[float] = []
         self.max_batch = 0
         """Most rows that requests are joined to, whether that gains something or not; 0 where they cannot join."""
 
@@ -72,21 +79,72 @@ class Model:
         """
         feed = {spec.name: _zeros(spec) for spec in self.inputs.values()}
         try:
-            alone = min(self._seconds(feed) for _ in range(runs))
+            alone = self._seconds(feed)
+            if alone < _LONG:
+                alone = min(self._seconds(feed) for _ in range(runs - 1))
         except RequestError as error:
             self.slow = True
             return error.message
         self.row_seconds = alone
         self.slow = alone * 1e9 > SLOW_NS
-        if rows > 1 and self.has_rows():
-            self.max_batch = rows
-            self.joins, self.row_seconds = self._best_rows(rows, alone)
+        if rows > 1:
+            two = self._two_rows()
+            if two is not None:
+                self.max_batch = rows
+                weight = sum(array.nbytes for array in feed.values())
+                self._costs = {1: min(alone, two[0])}
+                self.most_joins = max(1, min(rows, _PROBE_BYTES // max(weight, 1)))
+                if alone < _LONG:
+                    self._probe()
+                else:
+                    # Whoever starts waits for this. What more rows cost is seen when they are there (:meth:`ran`).
+                    self._go_on(2, two[1] / 2)
         return ""
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Takes note of a run: a slow model joins twice the rows as long as that makes a row cheaper."""
+        if self.joins == self.most_joins or not self.joins * 3 <= rows * 4 <= self.joins * 4:
+            return
+        self._lately.append(seconds / rows)
+        if len(self._lately) == _RUNS:
+            self._go_on(self.joins, min(self._lately))
+
+    def _probe(self) -> None:
+        """Finds out how many rows to join."""
+        rows = 1
+        while rows < self.most_joins:
+            rows *= 2
+            if self._costs[rows // 2] * rows > _PROBE_SECONDS:
+                self._settle()
+                return
+            feed = {spec.name: np.repeat(_zeros(spec), rows, axis=0) for spec in self.inputs.values()}
+            self._go_on(rows, min(self._seconds(feed) for _ in range(_RUNS)) / rows)
+
+    def _go_on(self, rows: int, cost: float) -> None:
+        """Notes what a row costs in a run of ``rows``, and joins twice as many next; none more where twice the rows did
+        not help twice: more of them only take time and memory, which is kept."""
+        self._costs[rows] = cost
+        self._lately = []
+        gains = cost < 0.95 * self._costs.get(rows // 4, math.inf)
+        if gains and rows * 2 <= self.most_joins:
+            self.joins = rows * 2
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Joins the fewest rows that come within a tenth of the best throughput.
+
+        Fewest, for everyone in a run waits for all of it: where rows cost the same alone, nobody should.
+        """
+        best = min(self._costs.values())
+        self.joins, self.row_seconds = next((rows, cost) for rows, cost in self._costs.items() if cost <= best / 0.9)
+        self.most_joins = self.joins
 
     def rows_and_key(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[int, tuple[object, ...]]:
         """How many rows a request has, and what it has in common with those that it may join."""
         if self.joins == 1:
-            return 1, ()
+            array = feed[next(iter(self.inputs))]
+            return len(array) or 1 if array.ndim else 1, ()
         if self._only_input and self._fixed:
             return len(feed[self._only_input]), tuple(outputs)
         arrays = [feed[name] for name in self.inputs]
@@ -100,42 +158,32 @@ class Model:
 
         That an axis is dynamic does not say it: it may be a sequence. So two rows are computed alone and together.
         """
+        return self._two_rows() is not None
+
+    def _two_rows(self) -> tuple[float, float] | None:
+        """Seconds of a run of one row and of two; None where the first axis does not count rows."""
         if not all(spec.shape[:1] == (-1,) for spec in (*self.inputs.values(), *self.outputs.values())):
-            return False
+            return None
         one, other = ({spec.name: _example(spec, seed) for spec in self.inputs.values()} for seed in (1, 2))
         both = {name: np.concatenate([one[name], other[name]]) for name in one}
-        names = list(self.outputs)
         try:
-            alone = zip(self.run(one, names), self.run(other, names), strict=True)
-            together = self.run(both, names)
+            first, _ = self._timed(one)
+            second, alone = self._timed(other)
+            together, joined = self._timed(both)
         except RequestError:
-            return False
-        return all(
-            len(first) == len(second) == 1 and _alike(np.concatenate([first, second]), joined)
-            for (first, second), joined in zip(alone, together, strict=True)
-        )
-
-    def _best_rows(self, most: int, alone: float) -> tuple[int, float]:
-        """The fewest rows that come within a tenth of the best throughput, and the seconds of a row then.
-
-        Fewest, for everyone in a run waits for all of it: where rows cost the same alone, nobody should.
-        """
-        costs, rows = {1: alone}, 2
-        weight = sum(_zeros(spec).nbytes for spec in self.inputs.values())
-        gains = True
-        while gains and rows <= most and costs[rows // 2] * rows < _PROBE_SECONDS and weight * rows < _PROBE_BYTES:
-            feed = {spec.name: np.repeat(_zeros(spec), rows, axis=0) for spec in self.inputs.values()}
-            costs[rows] = min(self._seconds(feed) for _ in range(3)) / rows
-            # Where twice the rows did not help twice, more of them only take time and memory, which is kept.
-            gains = costs[rows] < 0.95 * costs.get(rows // 4, math.inf)
-            rows *= 2
-        best = min(costs.values())
-        return next((rows, cost) for rows, cost in costs.items() if cost <= best / 0.9)
+            return None
+        for each, next_, pair in zip(first, second, together, strict=True):
+            if not len(each) == len(next_) == 1 or not _alike(np.concatenate([each, next_]), pair):
+                return None
+        return alone, joined
 
     def _seconds(self, feed: Mapping[str, Array]) -> float:
+        return self._timed(feed)[1]
+
+    def _timed(self, feed: Mapping[str, Array]) -> tuple[list[Array], float]:
         start = time.perf_counter()
-        self.run(feed, list(self.outputs))
-        return time.perf_counter() - start
+        results = self.run(feed, list(self.outputs))
+        return results, time.perf_counter() - start
 
     def run(self, feed: Mapping[str, Array], outputs: list[str]) -> list[Array]:
         """The arrays of ``outputs`` for ``feed``. RequestError 400 where the model refuses these values.
@@ -145,7 +193,7 @@ class Model:
         """
         start = time.perf_counter_ns()
         try:
-            results: list[Array] = self._session.run(outputs, feed)
+            results: list[Array] = self._session.run(outputs, feed, QUIET)
         except Exception as error:  # onnxruntime's errors have no common base below Exception
             raise RequestError(400, f"model {self.name!r} does not take these values: {error}") from None
         self.slow = time.perf_counter_ns() - start > SLOW_NS

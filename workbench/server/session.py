@@ -18,6 +18,11 @@ import onnxruntime as ort
 CPU = ("CPUExecutionProvider",)
 
 
+QUIET = ort.RunOptions()
+"""For runs whose values come from clients: what the model refuses is told to them, not to the log."""
+QUIET.log_severity_level = 4
+
+
 def session_options(threads: int) -> Any:
     """The options of every session: ``threads`` intra-op threads, one inter-op thread, no spinning, no log chatter."""
     options = ort.SessionOptions()
