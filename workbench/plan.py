@@ -98,7 +98,8 @@ def base_request(recipe: Recipe) -> dict[str, Any]:
 def wheels_request(recipe: Recipe) -> dict[str, Any]:
     """What the wheels are resolved from; the locked wheels hold as long as it stays the same."""
     assert recipe.image is not None
-    lists = ["requirements.txt", *(["requirements-grpc.txt"] if recipe.image.grpc else [])]
+    asked = {"grpc": recipe.image.grpc, "tracing": recipe.image.tracing}
+    lists = ["requirements.txt", *(f"requirements-{what}.txt" for what, wanted in asked.items() if wanted)]
     listed = [line.strip() for name in lists for line in asset(f"image/{name}").read_text().splitlines()]
     requirements = [line for line in listed if line and not line.startswith("#")]
     # The image runs the very onnxruntime that scored the variants: another one may answer otherwise.

@@ -232,6 +232,9 @@ class Image(Part):
     grpc: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="port on which the server speaks gRPC beside HTTP, such as 8001; without it, it does not"
     )
+    tracing: bool = Field(
+        False, description="brings what sends spans over OTLP, which it does where OTEL_EXPORTER_OTLP_ENDPOINT is set"
+    )
 
     @model_validator(mode="after")
     def _two_ports(self) -> Self:
@@ -305,6 +308,8 @@ class Recipe(Part):
             del found["choose"]["variant"]  # younger than the locks whose digests it must not change
         if self.image is not None and self.image.grpc is None:
             del found["image"]["grpc"]  # likewise
+        if self.image is not None and not self.image.tracing:
+            del found["image"]["tracing"]  # likewise
         return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import http.server
-import json
 import os
 import signal
 import socket
@@ -53,19 +52,22 @@ def get(port: int, path: str) -> int:
 
 def inside(root: Path, image: Image, code: str) -> str:
     """What a Python program prints inside the image, under bubblewrap."""
-    config = json.loads(image.files["config"].read_bytes())
-    config["config"]["Entrypoint"] = ["/usr/bin/python3.11", "-c", code]
-    container = Container(root, image.files["config"], method="bubblewrap")
-    container.image = config["config"]
+    done = run_inside(root, image, ["/usr/bin/python3.11", "-c", code])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def run_inside(root: Path, image: Image, words: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """A command inside the image, under bubblewrap, at its end."""
+    container = Container(root, image.files["config"], method="bubblewrap", env=env)
+    container.image = {**container.image, "Entrypoint": words}
     read, write = os.pipe()
     try:
         command = container._under_bubblewrap(container._env, write)
-        done = subprocess.run(command, pass_fds=(write,), capture_output=True, text=True, check=False)
+        return subprocess.run(command, pass_fds=(write,), capture_output=True, text=True, check=False)
     finally:
         os.close(read)
         os.close(write)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_bubblewrap_works_on_the_machine_that_judges_this() -> None:
@@ -183,13 +185,13 @@ def test_what_the_server_needs_of_python_and_its_wheels_can_be_imported(root: Pa
     assert inside(root, image, code) == f"Asia/Tokyo {onnxruntime.__version__}"
 
 
-def test_the_health_check_tells_a_server_from_none(running: Container) -> None:
-    command = [sys.executable, *running.image["Healthcheck"]["Test"][2:]]
+def test_the_health_check_tells_a_server_from_none(root: Path, image: Image, running: Container) -> None:
+    _, *command = running.image["Healthcheck"]["Test"]
     with socket.create_server(("127.0.0.1", 0)) as unused:
         free = unused.getsockname()[1]
-    for port, healthy in ((running.port, True), (free, False)):
-        env = {**os.environ, "WORKBENCH_PORT": str(port)}
-        assert (subprocess.run(command, env=env, check=False, capture_output=True).returncode == 0) is healthy
+    for port, said in ((running.port, ""), (free, f"127.0.0.1:{free} does not answer")):
+        done = run_inside(root, image, command, WORKBENCH_PORT=str(port))
+        assert (done.returncode, said in done.stderr) == (1 if said else 0, True), done.stderr
 
 
 def test_its_last_words_are_told_when_it_ends_before_it_is_ready(root: Path, image: Image) -> None:

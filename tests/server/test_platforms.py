@@ -14,9 +14,10 @@ import requests
 from server_models import Ask, affine, asker, identity, load_models, lookup
 from server_process import Process, running
 
+from workbench.server.address import detect
 from workbench.server.app import App
 from workbench.server.errors import ServerError
-from workbench.server.platforms import detect, install
+from workbench.server.platforms import install
 from workbench.server.settings import from_environment
 
 ROW = {"instances": [[1, 2, 3]]}

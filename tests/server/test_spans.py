@@ -4,76 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from authority import Authority
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from otlp_receiver import Receiver, receiver, receiving, values
 from server_models import affine, lookup
 from server_process import Process, running
 from tritonclient.utils import InferenceServerException
+
+__all__ = ["receiver"]
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
 INFER = "/v2/models/affine/infer"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
-
-
-class Receiver:
-    """What takes spans: its address, and what came."""
-
-    def __init__(self) -> None:
-        received: queue.Queue[Any] = queue.Queue()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                received.put((self.path, ExportTraceServiceRequest.FromString(body)))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._received = received
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def everything(self) -> list[tuple[str, Span]]:
-        """All spans until now, with the name of their service."""
-        found = []
-        while not self._received.empty():
-            path, request = self._received.get()
-            assert path == "/v1/traces"
-            for resource in request.resource_spans:
-                service = values(resource.resource.attributes)["service.name"]
-                found += [(service, span) for scope in resource.scope_spans for span in scope.spans]
-        return found
-
-
-def values(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    thread = threading.Thread(target=found.server.serve_forever)
-    thread.start()
-    yield found
-    found.server.shutdown()
-    thread.join()
-    found.server.server_close()
 
 
 @pytest.fixture
@@ -173,6 +125,22 @@ def test_what_the_client_does_not_record_is_not_sent(models: Path, receiver: Rec
     assert receiver.everything() == []
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["as everywhere", "for spans"])
+def test_a_receiver_is_trusted_as_the_environment_says(models: Path, tmp_path: Path, own: bool) -> None:
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ours.certificate("receiver"))
+    with receiving(context) as receiver:
+        said = {
+            **dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), ""),  # the client would take these first
+            "SSL_CERT_FILE": str((other if own else ours).path),
+            **({"OTEL_EXPORTER_OTLP_CERTIFICATE": str(ours.path)} if own else {}),
+        }
+        with running(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, **said) as server:
+            ask(server, INFER)
+        assert len(receiver.everything()) == 1
+
+
 def test_a_receiver_that_is_away_disturbs_nobody(models: Path, receiver: Receiver) -> None:
     receiver.server.server_close()
     server = Process(models, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_TIMEOUT="1")
@@ -201,6 +169,6 @@ def test_without_the_packages_the_start_says_so(models: Path, tmp_path: Path) ->
     assert [line for line in err.splitlines() if "opentelemetry" in line] == [
         (
             "workbench.server: OTEL_EXPORTER_OTLP_ENDPOINT is set, and no spans are sent: opentelemetry-sdk and "
-            "-exporter-otlp-proto-http are not installed"
+            "-exporter-otlp-proto-http are not installed (in an image: tracing: true in the recipe's image:)"
         )
     ]

@@ -141,5 +141,8 @@ def _traced(environment: Mapping[str, str], log: Callable[[str], None]) -> bool:
     except ModuleNotFoundError:
         missing = True
     if missing:
-        log(f"{name} is set, and no spans are sent: opentelemetry-sdk and -exporter-otlp-proto-http are not installed")
+        log(
+            f"{name} is set, and no spans are sent: opentelemetry-sdk and -exporter-otlp-proto-http are not installed "
+            "(in an image: tracing: true in the recipe's image:)"
+        )
     return not missing

@@ -30,51 +30,18 @@ without a header, where the model has one numeric input of two axes. CSV comes b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from workbench.server.address import AZUREML, Platform
 from workbench.server.app import App, Response, Route, Scope, header_length, refusal_headers
 from workbench.server.errors import RequestError, ServerError
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, answer, decode, encode
-
-SAGEMAKER, VERTEX, AZUREML = "sagemaker", "vertex", "azureml"
-PLATFORMS = ("auto", SAGEMAKER, VERTEX, AZUREML)
 
 CSV = b"text/csv"
 TRITON = b"application/vnd.sagemaker-triton.binary+json"
 _TRITON_LENGTH = b"json-header-size"
 _TEXT = b"text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Platform:
-    """A platform's contract. The port is that of ``port_variable``, else ``port``, else the server's own."""
-
-    name: str
-    health: str
-    predict: str
-    port_variable: str
-    port: int | None
-
-
-def detect(environment: Mapping[str, str], arguments: Sequence[str], named: str = "auto") -> Platform | None:
-    """The platform that started this server, ``named`` or told by ``environment`` and ``arguments``.
-
-    ServerError where an argument is not known, or an address of Vertex AI is missing.
-    """
-    if list(arguments) not in ([], ["serve"]):
-        raise ServerError(
-            f"The server does not know the arguments {' '.join(arguments)!r}.", "Give none, or serve as SageMaker does."
-        )
-    if arguments or named == SAGEMAKER or "SAGEMAKER_BIND_TO_PORT" in environment:
-        return Platform(SAGEMAKER, "/ping", "/invocations", "SAGEMAKER_BIND_TO_PORT", 8080)
-    if named == VERTEX or any(f"AIP_{name}" in environment for name in ("HTTP_PORT", "HEALTH_ROUTE", "PREDICT_ROUTE")):
-        routes = [_route(environment, f"AIP_{name}_ROUTE") for name in ("HEALTH", "PREDICT")]
-        return Platform(VERTEX, routes[0], routes[1], "AIP_HTTP_PORT", 8080)
-    if named == AZUREML or "AZUREML_MODEL_DIR" in environment or "AZUREML_ENTRY_SCRIPT" in environment:
-        return Platform(AZUREML, "/", "/score", "SERVER_PORT", 5001 if named == AZUREML else None)
-    return None
 
 
 def install(app: App, platform: Platform | None, model: str = "") -> None:
@@ -100,13 +67,6 @@ def install(app: App, platform: Platform | None, model: str = "") -> None:
     if platform.health == platform.predict:
         health = score = _both(health, score)
     app.routes |= {platform.health: health, platform.predict: score}
-
-
-def _route(environment: Mapping[str, str], variable: str) -> str:
-    route = environment.get(variable, "")
-    if not route.startswith("/"):
-        raise ServerError(f"{variable}={route!r} is no address.", "Give a path such as /predict; Vertex AI sets it.")
-    return route
 
 
 # --- health

@@ -47,11 +47,13 @@ from pathlib import Path
 
 import msgspec
 
+from workbench.server.address import HOST, PORT, Platform, detect, host_of, port_of
+from workbench.server.address import number as _number
+from workbench.server.address import word as _word
 from workbench.server.batcher import Limits
 from workbench.server.cpus import default_threads, default_workers
 from workbench.server.devices import DEVICES
 from workbench.server.errors import ServerError
-from workbench.server.platforms import PLATFORMS, Platform, detect
 from workbench.server.repository import Traffic
 
 MAX_WORKERS = 256
@@ -64,8 +66,8 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 class Settings:
     """How to serve. See the table of this module."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = HOST
+    port: int = PORT
     grpc_port: int = -1
     models: Path = Path("/models")
     workers: int = 1
@@ -93,7 +95,7 @@ class Settings:
 
 def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings in ``environment`` and the command's ``arguments``; ServerError naming what cannot be used."""
-    platform = detect(environment, arguments, _word(environment, "WORKBENCH_PLATFORM", PLATFORMS))
+    platform = detect(environment, arguments)
     workers = _workers(environment)
     limits = Limits(
         rows=_number(environment, "WORKBENCH_BATCH_ROWS", Limits.rows, 1, 65536),
@@ -102,8 +104,8 @@ def from_environment(environment: Mapping[str, str], arguments: Sequence[str] = 
         gather=_number(environment, "WORKBENCH_BATCH_WAIT", int(Limits.gather * 1000), 0, 60_000) / 1000,
     )
     return Settings(
-        host=environment.get("WORKBENCH_HOST") or Settings.host,
-        port=_port(environment, platform),
+        host=host_of(environment),
+        port=port_of(environment, platform),
         grpc_port=_number(environment, "WORKBENCH_GRPC_PORT", -1, 0, 65535),
         models=Path(environment.get("WORKBENCH_MODELS") or Settings.models),
         workers=workers,
@@ -134,22 +136,6 @@ def _workers(environment: Mapping[str, str]) -> int:
     return _number(environment, "WORKBENCH_WORKERS", 1, 1, MAX_WORKERS)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = environment.get(name)
-    if not text:
-        return default
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise ServerError(f"{name}={text!r} is not usable.", f"Give a whole number from {low} to {high}.")
-    return int(text)
-
-
-def _port(environment: Mapping[str, str], platform: Platform | None) -> int:
-    port = _number(environment, "WORKBENCH_PORT", Settings.port, 0, 65535)
-    if platform is None:
-        return port
-    return _number(environment, platform.port_variable, port if platform.port is None else platform.port, 0, 65535)
-
-
 def _path(environment: Mapping[str, str], name: str) -> Path | None:
     return Path(text) if (text := environment.get(name)) else None
 
@@ -169,13 +155,6 @@ def _tls(environment: Mapping[str, str]) -> dict[str, Path | None]:
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:
     return bool(_number(environment, name, 0, 0, 1))
-
-
-def _word(environment: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
-    text = environment.get(name) or words[0]
-    if text not in words:
-        raise ServerError(f"{name}={text!r} is not usable.", f"Give one of {', '.join(words)}.")
-    return text
 
 
 def _traffic(text: str) -> dict[str, Traffic]:

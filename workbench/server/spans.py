@@ -7,6 +7,7 @@ opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, takes a while to l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -41,7 +42,7 @@ class Spans:
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: SERVICE}))
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(certificate_file=_authorities())))
         self._tracer = self._provider.get_tracer("workbench.server", workbench.__version__)
 
     def record(self, exchanges: Sequence[Exchange]) -> None:
@@ -67,6 +68,13 @@ class Spans:
     def close(self) -> None:
         """Sends what is left."""
         self._provider.shutdown()
+
+
+def _authorities() -> str | None:
+    """Whose certificates a receiver may have: what SSL_CERT_FILE says, as everywhere in the image, where the variables
+    of OpenTelemetry say nothing. The client that it sends with would take a list of its own."""
+    own = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
+    return None if any(map(os.environ.get, own)) else os.environ.get("SSL_CERT_FILE")
 
 
 class GivenIds(IdGenerator):

@@ -42,8 +42,9 @@ WORKDIR /
 USER 65532:65532
 EXPOSE 8000/tcp
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/python3.11", "-S", "-c", "import os, socket\nhost = os.environ.get('WORKBENCH_HOST', '')\nto = '127.0.0.1' if host in ('', '0.0.0.0', '::') else host\ns = socket.create_connection((to, int(os.environ.get('WORKBENCH_PORT', '8000'))), 3)\ns.sendall(b'GET /v2/health/ready HTTP/1.1\\r\\nHost: health\\r\\nConnection: close\\r\\n\\r\\n')\nraise SystemExit(b' 200 ' not in s.recv(64))\n"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/python3.11", "-S", "/app/workbench/server/health.py"]
 ENTRYPOINT ["/usr/local/bin/python3.11", "-m", "workbench.server"]
 LABEL org.opencontainers.image.title="digits" \
+      com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
       workbench.version="1.2.3" \
       workbench.model="sha256:5555555555555555555555555555555555555555555555555555555555555555"
