@@ -10,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
 class Process:
     """A server on a free port, once it is ready. What it says goes to a file: a pipe that nobody reads would fill."""
 
-    def __init__(self, models: Path, *arguments: str, **settings: str) -> None:
+    def __init__(
+        self, models: Path, *arguments: str, command: Sequence[str] = ("-m", "workbench.server"), **settings: str
+    ) -> None:
         reader, writer = os.pipe()
         environment = os.environ | {
             "WORKBENCH_MODELS": str(models),
@@ -27,7 +29,7 @@ class Process:
         }
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process writes to it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "workbench.server", *arguments],
+            [sys.executable, *command, *arguments],
             env=environment,
             pass_fds=(writer,),
             stdout=subprocess.PIPE,

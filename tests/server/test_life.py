@@ -195,3 +195,16 @@ def test_metrics_are_what_prometheus_reads(server: Process) -> None:
     assert values["inference_batch_rows_sum", frozenset(of.items())] == 1
     assert values["inference_pending_requests", frozenset(of.items())] == 0
     assert values["process_resident_memory_bytes", frozenset()] > 1e6
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_garbage_is_collected_while_it_serves(tmp_path: Path, workers: str) -> None:
+    """The start does without; a process that never collected again would grow."""
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    program = "import gc; from workbench.server.__main__ import main; print(main(), gc.isenabled())"
+    server = Process(tmp_path, command=("-c", program), WORKBENCH_WORKERS=workers)
+    try:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[1] == "0 True\n"
+    finally:
+        server.kill()

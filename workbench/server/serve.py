@@ -100,8 +100,8 @@ def _serve_with_workers(
         tell_ready(settings.ready_fd, host, {"port": port} | _grpc_port(settings.grpc_port))
 
     # What is imported by now is shared with the workers as long as nobody writes to it, which a collection would do.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     # The parent's listener is closed first of all: nobody is to wait for one that only waits for its workers.
     stop = listener.close
     if status := Parent(settings.workers, work, grace=settings.grace, ready=ready, stop=stop, log=log).run():
@@ -129,9 +129,10 @@ def _serve(
         app.routes["/openapi.json"] = openapi_route(app)
         platforms.install(app, settings.platform, settings.platform_model)
         server = Server(app, listener, settings, secure, pem, place)
-        # What is loaded stays: collections that walk through it would only show as latency.
-        gc.collect()
+        # What is loaded stays: collections that walk through it would only show as latency. The little of it that is
+        # garbage is not worth a first one, which the start would wait for.
         gc.freeze()
+        gc.enable()
         server.run_on_uvloop()
 
 

@@ -16,7 +16,7 @@ WORKBENCH_BATCH_ROWS       64           most rows of a joined run; 1: requests a
 WORKBENCH_BATCH_WAIT       0            milliseconds that a run of a slow model waits for others while there is load
 WORKBENCH_QUEUE            1024         requests to a model that may wait; others get 429
 WORKBENCH_QUEUE_WAIT       2            seconds that a request may have to wait; where it would be more it gets 429
-WORKBENCH_REPOSITORY       0            1: clients may load and unload models
+WORKBENCH_REPOSITORY       0            1: clients may load and unload models; with one worker
 WORKBENCH_TRAFFIC                       JSON: {"name": {"traffic": {"1": 90, "2": 10}, "shadow": "3"}}
 WORKBENCH_PLATFORM         auto         sagemaker, vertex or azureml; auto: by what workbench.server.platforms lists
 WORKBENCH_PLATFORM_MODEL                the model that a platform's requests are for; without it the only one

@@ -65,6 +65,8 @@ def running(side: Side, model: str, folder: Path, core: int | None) -> Iterator[
         "BENTOML_HOME": str(side.folder / "home"),
         **QUIET,
     }
+    # What pip installs comes compiled. Ours runs from the checkout, and keeps its bytecode as it would be installed.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if side.name == OURS:
         environment |= {"WORKBENCH_MODELS": str(path.parents[2]), "WORKBENCH_PORT": str(port), "WORKBENCH_THREADS": "1"}
     log = side.folder / "log.txt"
