@@ -57,16 +57,22 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     return App(load_models({"m": {"1": affine(tmp_path_factory.mktemp("m") / "m.onnx")}}), 100_000)
 
 
+def connected(app: App, direct: Direct | None) -> tuple[Client, Connection, ServerState]:
+    """A client, the server's end of its connection, and what the server counts."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
+    config.load()
+    state, client = ServerState(), Client()
+    end = type("Connection", (Connection,), {"direct": direct})(config, state, {})
+    end.connection_made(client)
+    return client, end, state
+
+
 def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None = None) -> tuple[bytes, bool]:
     """What a server answers to ``pieces``, of which each arrives when nothing is left to do for the one before, and
     whether it closed the connection; once there are so many ``answers``."""
 
     async def work() -> tuple[bytes, bool]:
-        config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
-        config.load()
-        state, client = ServerState(), Client()
-        end = type("Connection", (Connection,), {"direct": direct})(config, state, {})
-        end.connection_made(client)
+        client, end, state = connected(app, direct)
         for piece in pieces:
             if client.closed:
                 break
@@ -246,6 +252,24 @@ def test_the_connection_is_closed_after_the_last_answer(app: App, last: bytes) -
     assert closed
     assert answered.count(b" 200 OK") == 2
     assert answered.count(b"connection: close") == 1
+
+
+def test_a_request_that_is_still_arriving_when_the_server_stops_is_answered(app: App) -> None:
+    whole = request(inputs())
+
+    async def work() -> bytes:
+        client, end, _ = connected(app, Direct(app))
+        end.data_received(whole[:-9])
+        end.shutdown()
+        assert not client.closed
+        end.data_received(whole[-9:])
+        while not client.closed:
+            await asyncio.sleep(0)
+        return client.taken
+
+    answered = asyncio.run(asyncio.wait_for(work(), 60))
+    assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close\r\n" in answered
 
 
 def test_a_body_over_the_limit_is_refused(app: App, begun: Any) -> None:

@@ -224,6 +224,13 @@ class Connection(HttpToolsProtocol):
             self._slow.cancel()
             self._slow = None
 
+    def shutdown(self) -> None:
+        """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
+        if self._fresh:
+            self._keep_alive = False
+        else:
+            super().shutdown()
+
     def on_response_complete(self) -> None:
         """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
         looks again when it runs out."""
