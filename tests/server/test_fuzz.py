@@ -34,7 +34,9 @@ def test_the_seeds_are_right(app: App) -> None:
     for seed in seeds():
         model = app.repository.get(seed.model).model
         asked = (
-            seed.read(seed.body, model) if seed.read else decode(seed.body, seed.header, model.inputs, model.outputs)
+            seed.read(seed.body, model)
+            if seed.read
+            else decode(seed.body, seed.header, model.inputs, model.outputs, model.element)
         )
         check(asked, model, len(seed.body))
         if seed.read is None:
@@ -120,7 +122,7 @@ def test_any_document_is_understood_or_refused(app: App, document: Any, sections
     head = json.dumps(document).encode()
     for header in (None, max(0, len(head) + off), len(head)):
         try:
-            asked = decode(head + sections, header, model.inputs, model.outputs)
+            asked = decode(head + sections, header, model.inputs, model.outputs, model.element)
         except RequestError as error:
             if error.status != 400:
                 raise

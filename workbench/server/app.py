@@ -400,7 +400,8 @@ def _shadow(batcher: Batcher, asked: Asked) -> None:
 def understood(batcher: Batcher, body: bytes, header: int | None) -> Asked:
     """The request in ``body``; RequestError 400, which is counted, where it is not one."""
     try:
-        return decode(body, header, batcher.model.inputs, batcher.model.outputs)
+        model = batcher.model
+        return decode(body, header, model.inputs, model.outputs, model.element)
     except RequestError:
         batcher.meter.fail("invalid")
         raise

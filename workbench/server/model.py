@@ -46,6 +46,9 @@ class Model:
         self.outputs = _specs(self._session.get_outputs(), path)
         self._only_input = next(iter(self.inputs)) if len(self.inputs) == 1 else ""
         self._fixed = all(-1 not in spec.shape[1:] for spec in self.inputs.values())
+        elements = {spec.datatype.element for spec in self.inputs.values()}
+        self.element = elements.pop() if len(elements) == 1 else None
+        """What the elements of all inputs are in JSON, where they are the same."""
         self.slow = False
         """Whether the last run took longer than :data:`SLOW_NS`."""
         self.joins = 1

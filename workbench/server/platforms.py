@@ -152,7 +152,7 @@ async def _v2(app: App, name: str, body: bytes, length: int | None, *, triton: b
     from workbench.server import v1
 
     model, asked, results = await v1.infer(
-        app, name, None, lambda model: decode(body, length, model.inputs, model.outputs)
+        app, name, None, lambda model: decode(body, length, model.inputs, model.outputs, model.element)
     )
     found, head = answer(model.name, model.version, asked, results, model.outputs)
     if head is None:
