@@ -344,6 +344,16 @@ def test_a_request_for_some_outputs_counts_for_those(follow: Callable[[], App], 
     assert found["outputs"]["double"]["features"][0]["count"] == 0
 
 
+def test_an_output_that_is_an_input_is_counted_once(follow: Callable[[], App], tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y"))
+    write_model(tmp_path / "m" / "1" / "model.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [y, x])
+    ask = asker(follow())
+    send(ask, [[1, 2, 3]])
+    found = drift(ask)
+    for tensors in (found["inputs"], found["outputs"]):
+        assert [each["count"] for each in tensors["x"]["features"]] == [1, 1, 1]
+
+
 def test_a_refused_request_does_not_count(follow: Callable[[], App], tmp_path: Path) -> None:
     write_model(
         tmp_path / "m" / "1" / "model.onnx",

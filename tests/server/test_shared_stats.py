@@ -7,9 +7,11 @@ import functools
 import json
 import math
 import multiprocessing
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,9 @@ from server_process import Process, running
 
 from workbench.server import input_stats, shared
 from workbench.server.datatypes import BY_NAME
-from workbench.server.input_stats import Bounds, Features, InputStatistics, Labels
-from workbench.server.shared import Board
-from workbench.server.shared_stats import Agreement
+from workbench.server.input_stats import Bounds, Features, InputStatistics, Labels, Numbers
+from workbench.server.shared import Board, Named
+from workbench.server.shared_stats import Agreement, SharedStatistics, StatisticsBoard
 from workbench.server.tensors import TensorSpec
 
 Array = Any
@@ -160,6 +162,38 @@ def test_the_first_that_knows_bounds_sets_them_for_all_processes() -> None:
     assert settle(None) == found[0]
     assert settle([[99.0]]) == found[0]
     assert agreement.settle("m", "2", "x", 1, [[7.0]]) == [[7.0]]
+
+
+def test_one_that_told_before_bounds_were_set_tells_again(tmp_path: Path) -> None:
+    told = threading.Event()
+
+    class Few(InputStatistics):
+        def told(self) -> Numbers:
+            found = super().told()
+            told.set()
+            return found
+
+    class Many(InputStatistics):
+        def told(self) -> Numbers:
+            assert told.wait(30)
+            return super().told()
+
+    board = StatisticsBoard(2)
+    many, few = (kind(INPUTS, OUTPUTS, tmp_path, lambda _: None) for kind in (Many, Few))
+
+    async def scene() -> dict[Any, list[Numbers]]:
+        workers = [
+            SharedStatistics(board, number, [SimpleNamespace(model=Named("m", "1"), statistics=each)])  # type: ignore[list-item]
+            for number, each in enumerate((many, few))
+        ]
+        workers[1].listen(asyncio.get_running_loop())
+        add(many, np.zeros((300, 3)))
+        add(few, np.ones((10, 3)))
+        return await workers[0].others()
+
+    found = many.report(asyncio.run(scene())["m", "1"])
+    assert found["rows"] == 310
+    assert [sum(each["counts"]) for each in found["inputs"]["x"]["features"]] == [310, 310]
 
 
 def _inherit(agreement: Agreement) -> None:

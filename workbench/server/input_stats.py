@@ -2,10 +2,10 @@
 
 For each feature of an input, and each score of an output: how many values, missing (NaN) and infinite ones, least,
 greatest, mean, standard deviation, and a histogram. For outputs that are labels: how often each was answered. They
-are computed by a thread that takes at most 2% of one processor's time and looks at most at 1024 requests each quarter
-of a second; where more come it sees a uniform sample of them, and ``rows_seen`` of ``rows`` says how large it was. Of
-a request nothing is kept but its part in these numbers, among which the least and the greatest are somebody's, and
-labels are as they were answered.
+are computed by a thread (of each worker) that takes at most 2% of one processor's time and looks at most at 1024
+requests each quarter of a second; where more come it sees a uniform sample of them, and ``rows_seen`` of ``rows`` says
+how large it was. Of a request nothing is kept but its part in these numbers, among which the least and the greatest
+are somebody's, and labels are as they were answered.
 
 The histograms of a version compare with others only over the same bounds, so they can be given, in
 ``<name>/<version>/reference.json``: in the form in which the answer has them, so that the answer of a server that was
@@ -443,14 +443,15 @@ class InputStatistics:
         with self._absorbing:
             with self._lock:
                 held, self._held, self._held_bytes, self._offered = self._held, [], 0, 0
-            arrays: dict[str, list[Array]] = {}
+            # By identity: an output may be an input, name and all.
+            arrays: dict[int, list[Array]] = {}
             for part in held:
                 self._rows_seen += part.rows
                 for followed, array in part.taken:
-                    arrays.setdefault(followed.name, []).append(array.reshape(-1, followed.columns))
+                    arrays.setdefault(id(followed), []).append(array.reshape(-1, followed.columns))
             for followed in (*self._inputs, *self._outputs.values()):
-                if followed.name in arrays:
-                    followed.numbers.add(np.concatenate(arrays[followed.name]))
+                if id(followed) in arrays:
+                    followed.numbers.add(np.concatenate(arrays[id(followed)]))
 
     def agree_by(self, agree: Callable[[str, int, Bounds | None], Bounds | None]) -> None:
         """Has bounds settled with other workers: ``agree`` gets the tensor and its columns before what :data:`Agree`

@@ -57,9 +57,13 @@ class Agreement:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
             return self._known.get(of)
 
-    def _catch_up(self) -> None:
+    def end(self) -> int:
+        """How much has been agreed on: it grows with each tensor."""
         head = os.pread(self._file, _END.size, 0)
-        end = _END.unpack(head)[0] if head else _END.size
+        return int(_END.unpack(head)[0]) if head else _END.size
+
+    def _catch_up(self) -> None:
+        end = self.end()
         while self._read < end:
             (size,) = _END.unpack(os.pread(self._file, _END.size, self._read))
             record = os.pread(self._file, size, self._read + _END.size)
@@ -115,10 +119,13 @@ class SharedStatistics:
     async def others(self) -> dict[Key, list[Numbers]]:
         """What the other workers know, by model and version."""
         loop = asyncio.get_running_loop()
-        # Its own too: what it has told does not end with it.
-        written = loop.run_in_executor(None, self._write)
-        told = await self._board.ask(self._number, PATIENCE_S)
-        await written
+        agreed = -1
+        # One that told before another set bounds has left rows out of its histogram that it can put there now.
+        while agreed != (agreed := self._board.agreement.end()):
+            # Its own too: what it has told does not end with it.
+            written = loop.run_in_executor(None, self._write)
+            told = await self._board.ask(self._number, PATIENCE_S)
+            await written
         return await loop.run_in_executor(None, _by_model, [data for _, data in told])
 
     def _write(self) -> None:
