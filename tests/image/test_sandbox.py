@@ -178,7 +178,7 @@ def test_the_bundle_decides_which_servers_are_trusted(
 
 def test_what_the_server_needs_of_python_and_its_wheels_can_be_imported(root: Path, image: Image) -> None:
     modules = "asyncio, bz2, ctypes, decimal, hashlib, json, lzma, ssl, uuid, zlib, zoneinfo, "
-    modules += "httptools, msgspec, numpy, numpy.random, onnxruntime, uvicorn, uvloop"
+    modules += "httptools, msgspec, numpy, numpy.random, onnxruntime, uvloop"
     code = f"import {modules}; print(zoneinfo.ZoneInfo('Asia/Tokyo'), onnxruntime.__version__)"
     import onnxruntime
 

@@ -10,15 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_models import affine, load_models
-from uvicorn.server import ServerState
 
 from workbench.server import direct as direct_module
 from workbench.server.app import App
-from workbench.server.connection import Connection
+from workbench.server.connection import Clients, Connection
 from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
 from workbench.server.exchange import Exchange
 from workbench.server.observe import Observer
@@ -26,10 +24,11 @@ from workbench.server.observe import Observer
 PATH = "/v2/models/m/infer"
 
 
-class Client:
+class Client(asyncio.Transport):
     """The other end of a connection whose server writes here: no socket, so pieces arrive as they are sent."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.taken = b""
         self.closed = False
 
@@ -57,14 +56,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     return App(load_models({"m": {"1": affine(tmp_path_factory.mktemp("m") / "m.onnx")}}), 100_000)
 
 
-def connected(app: App, direct: Direct | None) -> tuple[Client, Connection, ServerState]:
+def connected(app: App, direct: Direct | None) -> tuple[Client, Connection, Clients]:
     """A client, the server's end of its connection, and what the server counts."""
-    config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
-    config.load()
-    state, client = ServerState(), Client()
-    end = type("Connection", (Connection,), {"direct": direct})(config, state, {})
+    clients, client = Clients(app, direct), Client()
+    end = Connection(clients)
     end.connection_made(client)
-    return client, end, state
+    return client, end, clients
 
 
 def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None = None) -> tuple[bytes, bool]:
@@ -72,7 +69,7 @@ def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None 
     whether it closed the connection; once there are so many ``answers``."""
 
     async def work() -> tuple[bytes, bool]:
-        client, end, state = connected(app, direct)
+        client, end, clients = connected(app, direct)
         for piece in pieces:
             if client.closed:
                 break
@@ -81,7 +78,7 @@ def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None 
                 await asyncio.sleep(0)
             while direct is not None and direct.waiting:
                 await asyncio.sleep(0)
-        while state.total_requests < answers and not client.closed:
+        while clients.answered < answers and not client.closed:
             await asyncio.sleep(0)
         end.connection_lost(None)
         return client.taken, client.closed

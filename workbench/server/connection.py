@@ -1,25 +1,33 @@
-"""One HTTP connection: uvicorn's, with bounds on how long a client may take and how much it may send before a body.
+"""One HTTP/1.1 connection, on the parser llhttp (httptools), with bounds on how long a client may take and how much it
+may send before a body.
 
-What runs for each request is written out here in place of uvicorn's own: of a small inference HTTP is the larger part.
-An inference that arrives whole is handed over without a task (workbench.server.direct). And a head that arrived before,
-byte for byte, is not parsed again: clients mostly send the same one, over and over.
+A request is a task that runs the ASGI application, with three shorter ways, for of a small inference HTTP is the larger
+part: an inference that arrives whole is handed over without a task (workbench.server.direct), a head that arrived
+before, byte for byte, is not parsed again, for clients mostly send the same one over and over, and answers go out in
+one piece.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from workbench.server.errors import RequestError
-from workbench.server.protocol import encode
+from workbench.server.protocol import JSON, encode
 
 if TYPE_CHECKING:
-    from workbench.server.app import Response
+    from workbench.server.app import Headers, Response, Scope
     from workbench.server.direct import Direct, Target
+
+    Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 MAX_HEAD = 64 << 10
 """Most bytes of a request's address and headers."""
@@ -27,29 +35,99 @@ MAX_HEAD = 64 << 10
 MAX_UNREAD = 256 << 10
 """Bytes of a body that may wait to be read before the client is held up; uvloop reads no more at once."""
 
-
 MAX_PIECES = 32
 """Of a body that is waited for: one that comes in more of them is read by its task, piece by piece."""
 
 MAX_KEPT_HEAD = 2 << 10
 """Bytes of a head that is kept to know it again."""
 
+KEEP_ALIVE_S = 75.0
+"""Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CLOSE = (b"connection", b"close")
 _END = b"\r\n\r\n"
 _PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+
+_log = logging.getLogger(__name__)
+
+
+class Clients:
+    """What connections have in common: who answers, how long clients may take, and all that is in flight."""
+
+    def __init__(
+        self,
+        app: Application,
+        direct: Direct | None = None,
+        *,
+        patience: float = 30.0,
+        keep_alive: float = KEEP_ALIVE_S,
+    ) -> None:
+        """``app`` answers, and ``direct`` what it can of requests that came whole. A client may take ``patience``
+        seconds to send a request or to take an answer, and be idle for ``keep_alive`` between them."""
+        self.app = app
+        self.direct = direct
+        self.patience = patience
+        self.keep_alive = keep_alive
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.answered = 0
+        """How many requests were."""
+        self._changed: asyncio.Event | None = None
+
+    def run(self, cycle: Cycle) -> None:
+        """Answers a request in a task."""
+        task = asyncio.get_running_loop().create_task(cycle.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self._tell()
+
+    async def finish(self, seconds: float) -> int:
+        """Closes idle connections at once, and others as soon as they are answered. How many were cut off because that
+        took longer than ``seconds``."""
+        self._changed = asyncio.Event()
+        for connection in [*self.connections]:
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.connections or self.tasks:
+                    self._changed.clear()
+                    await self._changed.wait()
+        left = len(self.connections)
+        self.cut_off()
+        return left
+
+    def cut_off(self) -> None:
+        """Ends all that is in flight."""
+        for connection in [*self.connections]:
+            connection.transport.abort()
+        for task in self.tasks:
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
 
 
 class Whole:
     """A request that came whole, and its answer, where no task is made for it."""
 
-    __slots__ = ("_connection", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("_connection", "answered", "disconnected", "keep_alive")
 
     more_body = False
 
     def __init__(self, connection: Connection, keep_alive: bool) -> None:
         self._connection = connection
         self.keep_alive = keep_alive
-        self.response_complete = False
+        self.answered = False
         self.disconnected = False
 
     def lost(self) -> None:
@@ -58,7 +136,7 @@ class Whole:
 
     def answer(self, response: Response) -> None:
         """Sends the answer."""
-        self.response_complete = True
+        self.answered = True
         if self.disconnected:
             return
         connection = self._connection
@@ -71,65 +149,100 @@ class Whole:
             )
             if not self.keep_alive:
                 connection.transport.close()
-        connection.on_response_complete()
+        connection.on_answered()
 
 
-class Cycle(RequestResponseCycle):
-    """A request and its answer: the body is kept as it came, and an answer that is whole goes out in one piece."""
+class Cycle:
+    """A request and its answer, by a task: the body is read as it comes, and the answer goes out in one piece."""
 
-    body: list[bytes]  # type: ignore[assignment]
-    unread = 0
-    _head: Any = None
+    def __init__(
+        self, connection: Connection, scope: Scope, body: list[bytes], *, whole: bool, keep_alive: bool, waits: bool
+    ) -> None:
+        """``body``: what has come of it, all where it is ``whole``. ``waits``: the client sends it when it is told."""
+        self._connection = connection
+        self._scope = scope
+        self._body = body
+        self.unread = sum(map(len, body))
+        """Bytes that have come and were not read yet."""
+        self.more_body = not whole
+        self.keep_alive = keep_alive
+        self._waits = waits
+        self._came = asyncio.Event()
+        if body or whole:
+            self._came.set()
+        self.answered = False
+        self.disconnected = False
+        self._head: Any = None
 
-    async def receive(self) -> Any:
-        """What has come of the body, at least something."""
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        parts, self.body, self.unread = self.body, [], 0
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
-
-    async def send(self, message: Any) -> None:
-        """Sends the answer: at once where its body comes whole, as uvicorn does where it comes in parts."""
-        if message["type"] == "http.response.start" and not self.response_started:
-            self._head = message
-            return
-        head, self._head = self._head, None
-        if head is None or message.get("more_body") or self.scope["method"] == "HEAD":
-            if head is not None:
-                await super().send(head)
-            await super().send(message)
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        self.response_started = self.response_complete = True
-        self.waiting_for_100_continue = False
-        if _CLOSE in head["headers"]:
+    async def run(self, app: Application) -> None:
+        """Has ``app`` answer."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except Exception:
+            _log.exception("%s %s could not be answered", self._scope["method"], self._scope["path"])
+        if not self.answered and not self.disconnected:
             self.keep_alive = False
-        self.transport.write(_answer(head["status"], head["headers"], message["body"], close=not self.keep_alive))
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+            self._answer(500, *_error("the server failed at this; its log says why"))
+
+    def add(self, body: bytes) -> None:
+        """More of the body has come."""
+        self._body.append(body)
+        self.unread += len(body)
+        self._came.set()
+
+    def complete(self) -> None:
+        """All of the body has come."""
+        self.more_body = False
+        self._came.set()
 
     def lost(self) -> None:
         """The client is gone."""
         self.disconnected = True
-        self.message_event.set()
+        self._came.set()
+
+    async def receive(self) -> Any:
+        """What has come of the body, at least something."""
+        connection = self._connection
+        if self._waits and not connection.transport.is_closing():
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._waits = False
+        if not self.disconnected and not self.answered:
+            connection.resume_reading()
+            await self._came.wait()
+            self._came.clear()
+        if self.disconnected or self.answered:
+            return {"type": "http.disconnect"}
+        parts, self._body, self.unread = self._body, [], 0
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Any) -> None:
+        """Sends the answer, when its body is there: all of it."""
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        await self._connection.writable()
+        if not self.disconnected:
+            self._answer(self._head["status"], self._head["headers"], message["body"])
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        connection = self._connection
+        if _CLOSE in headers:
+            self.keep_alive = False
+        if self._scope["method"] == "HEAD":
+            body = b""
+        connection.transport.write(_answer(status, headers, body, close=not self.keep_alive))
+        self.answered = True
+        self._waits = False
+        self._came.set()
+        if not self.keep_alive:
+            connection.transport.close()
+        connection.on_answered()
 
 
-def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, close: bool) -> bytes:
+def _answer(status: int, headers: Headers, body: bytes, *, close: bool) -> bytes:
     """A whole answer. ``headers`` are in lower case, and the length of ``body`` among them."""
-    lines = [STATUS_LINE[status]]
+    lines = [_STATUS_LINES[status]]
     for name, value in headers:
         lines.append(b"%b: %b\r\n" % (name, value))
     if close and _CLOSE not in headers:
@@ -140,18 +253,41 @@ def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, clo
     return b"".join((text, b"\r\n", body))
 
 
-class Connection(HttpToolsProtocol):
-    """Closes on a client that takes longer than :attr:`patience` to send a request or to take an answer."""
+def _error(message: str) -> tuple[Headers, bytes]:
+    """Headers and body that tell of an error, as the protocol has it."""
+    body = encode({"error": message})
+    return [(b"content-type", JSON), (b"content-length", b"%d" % len(body))], body
 
-    patience: float = 30.0
-    direct: Direct | None = None
-    """Who answers what it can of requests that came whole."""
-    cycle: Cycle | Whole  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+class Connection(asyncio.Protocol):
+    """The server's end of a connection."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, clients: Clients) -> None:
+        """One of ``clients``."""
+        self._clients = clients
+        self._direct = clients.direct
+        self._loop = asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # What follows a request after which the client wants to close is ignored: it is no reason not to answer.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+        self._latest: Cycle | Whole | None = None
+        """The request that came last."""
+        self._earlier: list[Cycle | Whole] = []
+        """Requests that were not answered yet when the next one came."""
+        self._next: deque[Cycle] = deque()
+        """Those of them that nobody has begun to answer."""
+
         self._arriving = False
-        self._head = 0
+        """Whether a request has begun to arrive and is not whole."""
+        self._head_size = 0
+        self._url = b""
+        self._headers: Headers = []
+        self._scope: Scope = {}
+        self._waits = False
+        """Whether the client waits to be told to send the body."""
         self._fresh = False
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
@@ -161,34 +297,37 @@ class Connection(HttpToolsProtocol):
         """What that request asks for, where it can be answered without a task."""
         self._taken: tuple[Target, int] | None = None
         """Of the last request that came whole: what it asked for, bytes of its body."""
-        self._earlier: list[Cycle | Whole] = []
-        """Requests that were not answered yet when the next one came."""
+        self._address = b"", "", b""
+        """The last request's: as it came, path, query. On one connection it is mostly the same."""
+
         self._idle_since = 0.0
-        self._address = b"", "", b"", b""
-        """The last request's: as it came, path, path as it came, query. On one connection it is mostly the same."""
+        self._idle: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
+        self._reading = True
+        self._writable: asyncio.Event | None = None
+        """Where the client does not take answers: set when it does again."""
 
     # --- the connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._slow = self.loop.call_later(self.patience, self._cut_off)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._clients.connections.add(self)
+        self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        for timer in (self._slow, self._full):
+        for timer in (self._idle, self._slow, self._full):
             if timer is not None:
                 timer.cancel()
-        self._unset_keepalive_if_required()
-        self.connections.discard(self)
         self._let_go()
         for cycle in self._unanswered():
             cycle.lost()
-        self.flow.resume_writing()
-        self.parser = None  # type: ignore[assignment]
+        self.resume_writing()
+        self._parser = None  # it holds this connection
+        self._clients.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        head, direct = b"", self.direct
+        head, direct = b"", self._direct
         if direct is not None and not self._arriving and self._is_free():
             head = data[: data.find(_END) + len(_END)]
             known = direct.heads.get(head)
@@ -198,11 +337,11 @@ class Connection(HttpToolsProtocol):
                     self._arrived()
                 return
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fresh = False
             self._let_go()
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse("Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:
             pass  # there is nothing else to speak here
@@ -211,7 +350,7 @@ class Connection(HttpToolsProtocol):
         # Most requests arrive whole, and for them no timer is made.
         if self._arriving:
             if self._slow is None:
-                self._slow = self.loop.call_later(self.patience, self._cut_off)
+                self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
         elif self._slow is not None:
             self._arrived()
         # What was taken is all that came: by its length, the head ends where the parser says too.
@@ -219,116 +358,147 @@ class Connection(HttpToolsProtocol):
         if taken and direct and 0 < len(head) <= MAX_KEPT_HEAD and len(head) + taken[1] == len(data):
             direct.keep(head, taken)
 
+    def shutdown(self) -> None:
+        """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
+        if self._fresh:
+            self._keep_alive = False
+        elif self._latest is None or self._latest.answered:
+            self.transport.close()
+        else:
+            self._latest.keep_alive = False
+
+    def on_answered(self) -> None:
+        """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
+        looks again when it runs out."""
+        self._clients.answered += 1
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._next:
+            self._clients.run(self._next.popleft())
+            return
+        self._idle_since = self._loop.time()
+        if self._idle is None:
+            self._idle = self._loop.call_later(self._clients.keep_alive, self._look_whether_idle)
+
+    def resume_reading(self) -> None:
+        """Has the client go on sending."""
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+
+    async def writable(self) -> None:
+        """Returns when the client takes answers, or is gone."""
+        while self._writable is not None:
+            await self._writable.wait()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        self._full = self._loop.call_later(self._clients.patience, self._cut_off)
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+
     def _arrived(self) -> None:
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
 
-    def shutdown(self) -> None:
-        """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
-        if self._fresh:
-            self._keep_alive = False
-        else:
-            super().shutdown()
-
-    def on_response_complete(self) -> None:
-        """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
-        looks again when it runs out."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_for_more(self.timeout_keep_alive)
-
-    def timeout_keep_alive_handler(self) -> None:
+    def _look_whether_idle(self) -> None:
         """Closes where nothing has come since the last answer for as long as it may be."""
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._arriving or not self.cycle.response_complete:
-            self._wait_for_more(self.timeout_keep_alive)
-        elif left > 0:
-            self._wait_for_more(left)
+        keep_alive = self._clients.keep_alive
+        left = self._idle_since + keep_alive - self._loop.time()
+        busy = self._arriving or (self._latest is not None and not self._latest.answered)
+        if not busy and left <= 0:
+            self.transport.close()
         else:
-            super().timeout_keep_alive_handler()
+            self._idle = self._loop.call_later(keep_alive if busy else left, self._look_whether_idle)
 
-    def _wait_for_more(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._full = self.loop.call_later(self.patience, self._cut_off)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._full is not None:
-            self._full.cancel()
-            self._full = None
+    def _cut_off(self) -> None:
+        self.transport.abort()
 
     # --- the parser
 
     def on_message_begin(self) -> None:
         self._arriving = True
         self._taken = None
-        self._head = 0
-        super().on_message_begin()
+        self._head_size = 0
+        self._url = b""
+        self._headers = []
+        self._waits = False
 
     def on_url(self, url: bytes) -> None:
         self._more_head(len(url))
-        self.url += url
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._more_head(len(name) + len(value))
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+            self._waits = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        scope, parser = self.scope, self.parser
+        parser = self._parser
         version = parser.get_http_version()
-        if self.url != self._address[0]:
-            self._address = self.url, *_parts(self.url)
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        _, scope["path"], scope["raw_path"], scope["query_string"] = self._address
+        if self._url != self._address[0]:
+            self._address = self._url, *_parts(self._url)
+        _, path, query = self._address
+        self._scope = {
+            "type": "http",
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "path": path,
+            "query_string": query,
+            "headers": self._headers,
+        }
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._target = None if self.direct is None else self.direct.target(self.scope)
+        self._target = None if self._direct is None else self._direct.target(self._scope)
         self._fresh = True
 
     def on_body(self, body: bytes) -> None:
         if self._fresh:
             self._body.append(body)
             return
-        cycle = self.cycle
-        if cycle.response_complete or isinstance(cycle, Whole):
-            return
-        cycle.body.append(body)
-        cycle.unread += len(body)
-        if cycle.unread > MAX_UNREAD:
-            self.flow.pause_reading()
-        cycle.message_event.set()
+        cycle = self._latest
+        if isinstance(cycle, Cycle) and not cycle.answered:
+            cycle.add(body)
+            if cycle.unread > MAX_UNREAD:
+                self._pause_reading()
 
     def on_message_complete(self) -> None:
         self._arriving = False
         if self._fresh:
             self._hand_over(whole=True)
-        elif isinstance(self.cycle, Cycle) and not self.cycle.response_complete:
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
+        elif isinstance(self._latest, Cycle) and not self._latest.answered:
+            self._latest.complete()
+
+    def _more_head(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > MAX_HEAD:
+            raise ValueError  # the parser gives up on the request, and it is answered with 400
+
+    # --- requests
 
     def _is_free(self) -> bool:
         """Whether the next request can be answered at once: those before are, and the client has taken the answers."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        return (self._latest is None or self._latest.answered) and self._writable is None
 
     def _is_worth_waiting(self) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
         one the first part comes alone. What has come is counted among the bodies that are held."""
-        direct, target = self.direct, self._target
-        if direct is None or target is None or not target.length <= direct.patient_for or self.expect_100_continue:
+        direct, target = self._direct, self._target
+        if direct is None or target is None or not target.length <= direct.patient_for or self._waits:
             return False
         if len(self._body) > MAX_PIECES or not self._is_free():
             return False
@@ -342,8 +512,8 @@ class Connection(HttpToolsProtocol):
 
     def _let_go(self) -> list[bytes]:
         """What has come of a body that was waited for, which is counted no longer."""
-        if self._held and self.direct is not None:
-            self.direct.app.let_go(self._held)
+        if self._held and self._direct is not None:
+            self._direct.app.let_go(self._held)
             self._held = 0
         body, self._body = self._body, []
         return body
@@ -352,71 +522,46 @@ class Connection(HttpToolsProtocol):
         """Has the request answered whose head, and of whose body some, has arrived."""
         self._fresh = False
         body = self._let_go()
-        if whole and self.direct is not None and self._target is not None and self._is_free():
+        if whole and self._direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
             if self._keep_alive:
                 self._taken = self._target, len(content)
-            self._begin(self.direct, self._target, content, keep_alive=self._keep_alive)
+            self._begin(self._direct, self._target, content, keep_alive=self._keep_alive)
             return
-        before, state = self.cycle, self.server_state
-        cycle = self.cycle = Cycle(
-            self.scope,
-            self.transport,
-            self.flow,
-            self.logger,
-            self.access_logger,
-            False,
-            state.default_headers,
-            asyncio.Event(),
-            self.expect_100_continue,
-            self._keep_alive,
-            self.on_response_complete,
+        before = self._latest
+        cycle = self._latest = Cycle(
+            self, self._scope, body, whole=whole, keep_alive=self._keep_alive, waits=self._waits
         )
-        cycle.body = body
-        cycle.unread = sum(map(len, body))
-        cycle.more_body = not whole
-        if body or whole:
-            cycle.message_event.set()
-        if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)
+        if before is None or before.answered:
+            self._clients.run(cycle)
         else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
-            self._earlier = [*(each for each in self._earlier if not each.response_complete), before]
+            self._pause_reading()
+            self._next.append(cycle)
+            self._earlier = [*(each for each in self._earlier if not each.answered), before]
 
     def _begin(self, direct: Direct, target: Target, body: bytes, *, keep_alive: bool) -> None:
-        cycle = self.cycle = Whole(self, keep_alive)
+        cycle = self._latest = Whole(self, keep_alive)
         direct.begin(target, body, cycle.answer)
 
-    def send_400_response(self, msg: str) -> None:
-        """As the protocol has errors, not as plain text; what came whole before it is answered first, and alone."""
+    def _refuse(self, why: str) -> None:
+        """Answers with 400, as the protocol has errors; what came whole before it is answered first, and alone."""
         unanswered = self._unanswered()
         if unanswered and not unanswered[0].more_body:
             unanswered[0].keep_alive = False
-            self.pipeline.clear()
+            self._next.clear()
             self._arriving = False
             return
         for cycle in unanswered:
             cycle.lost()
-        body = encode({"error": msg})
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.write(_answer(400, *_error(why), close=True))
         self.transport.close()
 
     def _unanswered(self) -> list[Cycle | Whole]:
-        return [each for each in (*self._earlier, self.cycle) if each is not None and not each.response_complete]
-
-    def _more_head(self, size: int) -> None:
-        self._head += size
-        if self._head > MAX_HEAD:
-            raise ValueError  # the parser gives up on the request, and it is answered with 400
-
-    def _cut_off(self) -> None:
-        self.transport.abort()
+        return [each for each in (*self._earlier, self._latest) if each is not None and not each.answered]
 
 
-def _parts(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, path as it came, and query of a request's address."""
+def _parts(url: bytes) -> tuple[str, bytes]:
+    """Path and query of a request's address."""
     found = httptools.parse_url(url)
     path = found.path.decode("ascii")
-    return unquote(path) if "%" in path else path, found.path, found.query or b""
+    return unquote(path) if "%" in path else path, found.query or b""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
 from workbench.server.app import App
-from workbench.server.connection import Connection
+from workbench.server.connection import Clients, Connection
 from workbench.server.direct import Direct
 from workbench.server.errors import ServerError
 from workbench.server.settings import Settings
@@ -24,18 +22,16 @@ from workbench.server.settings import Settings
 if TYPE_CHECKING:
     import ssl
 
+    from workbench.server.acceptor import Acceptor
     from workbench.server.grpc_service import Service
     from workbench.server.tls import Pem
     from workbench.server.workers import Place
 
-KEEP_ALIVE_S = 75
-"""Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
-
 BACKLOG = 2048
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server with our signals: unready at once, requests in flight finished, and exit status 0."""
+class Server:
+    """Serves an application over HTTP, and over gRPC where the settings say so, until it is told to stop."""
 
     def __init__(
         self,
@@ -46,93 +42,80 @@ class Server(uvicorn.Server):
         pem: Pem | None = None,
         place: Place | None = None,
     ) -> None:
-        """Serve ``app`` on ``listener``, and over gRPC where the settings say so; over TLS where there are ``secure``
-        and ``pem``; as one of several workers where there is a ``place``."""
+        """Serve ``app`` on ``listener``; over TLS where there are ``secure`` and ``pem``; as one of several workers
+        where there is a ``place``."""
         direct = Direct(app)
-        own = {"patience": float(settings.client_patience), "direct": direct}
-        config = uvicorn.Config(
-            app if app.observer is None else app.observer.observed(app),
-            loop="none",
-            http=type("Connection", (Connection,), own),
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.grace,
-            backlog=BACKLOG,
-        )
-        config.load()
-        config.ssl = secure
-        super().__init__(config)
-        app.in_flight = lambda: len(self.server_state.tasks) + direct.waiting
+        observed = app if app.observer is None else app.observer.observed(app)
+        self._clients = Clients(observed, direct, patience=float(settings.client_patience))
+        app.in_flight = lambda: len(self._clients.tasks) + direct.waiting
         self._app = app
         self._listener = listener
         self._settings = settings
+        self._secure = secure
         self._pem = pem
         self._place = place
-        self._grpc: Service | None = None
+        self._stopping: asyncio.Event | None = None
 
-    def run_on_uvloop(self) -> None:
-        """Serves until it is told to stop and nothing is in flight any more. A worker takes its connections from the
-        listener that all of them share."""
-        uvloop.run(self.serve([self._listener] if self._place is None else []))
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        settings = self._settings
-        ports = {"port": self._listener.getsockname()[1]}
-        if settings.grpc_port >= 0:
-            from workbench.server.grpc_service import Service
-
-            shared = self._place is not None
-            self._grpc = Service(self._app, float(settings.client_patience), share_port=shared)
-            ports["grpc_port"] = await self._grpc.start(settings.host, settings.grpc_port, self._pem)
-        await super().startup(sockets)
-        if self._place is not None and self._app.shared is not None:
-            from workbench.server.acceptor import Acceptor
-
-            loop = asyncio.get_running_loop()
-            loop.add_reader(self._place.parent, self._orphaned)
-            self._app.shared.listen(loop)
-            # uvicorn closes it as its own servers.
-            self.servers.append(Acceptor(self._listener, self._protocol, self.config.ssl))  # type: ignore[arg-type]
-        secure = self.config.ssl is not None
-        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=secure)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and finish those in flight."""
-        over_grpc = [self._grpc.stop(self._settings.grace)] if self._grpc is not None else []
-        await asyncio.gather(super().shutdown(sockets), *over_grpc)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on SIGTERM and SIGINT. uvicorn's own way ends by raising the signal again: no exit status 0."""
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT: unready at once, requests in flight finished. A second one ends those too."""
         previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            yield
+            uvloop.run(self._serve())
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _protocol(self) -> asyncio.Protocol:
-        """That of a new connection, as uvicorn makes it."""
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
+    async def _serve(self) -> None:
+        settings, ports = self._settings, {"port": self._listener.getsockname()[1]}
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        over_grpc: Service | None = None
+        if settings.grpc_port >= 0:
+            from workbench.server.grpc_service import Service
+
+            over_grpc = Service(self._app, float(settings.client_patience), share_port=self._place is not None)
+            ports["grpc_port"] = await over_grpc.start(settings.host, settings.grpc_port, self._pem)
+        accepting = await self._accept()
+        _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=self._secure is not None)
+        await self._stopping.wait()
+        accepting.close()
+        ends = [self._finish()]
+        if over_grpc is not None:
+            ends.append(over_grpc.stop(settings.grace))
+        await asyncio.gather(*ends)
+        await accepting.wait_closed()
+
+    async def _accept(self) -> asyncio.Server | Acceptor:
+        """Accepts connections; of several workers each takes its own from the listener that all share."""
+
+        def connection() -> Connection:
+            return Connection(self._clients)
+
+        if self._place is None or self._app.shared is None:
+            return await self._loop.create_server(connection, sock=self._listener, ssl=self._secure, backlog=BACKLOG)
+        from workbench.server.acceptor import Acceptor
+
+        self._loop.add_reader(self._place.parent, self._orphaned)
+        self._app.shared.listen(self._loop)
+        return Acceptor(self._listener, connection, self._secure)
+
+    async def _finish(self) -> None:
+        if left := await self._clients.finish(self._settings.grace):
+            log(f"{left} connections were cut off: their requests were not answered within {self._settings.grace} s")
 
     def _orphaned(self) -> None:
         assert self._place is not None
-        asyncio.get_running_loop().remove_reader(self._place.parent)
+        self._loop.remove_reader(self._place.parent)
         self._stop()
 
     def _stop(self, *_: object) -> None:
         self._app.ready = False
-        self.should_exit = True
+        if self._stopping is None:
+            os._exit(0)  # nothing has been taken yet
+        if self._stopping.is_set():
+            self._loop.call_soon_threadsafe(self._clients.cut_off)
+        else:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, secure: bool) -> None:

@@ -78,7 +78,7 @@ class Observed:
         try:
             return await self._app(scope, receive_noted, send_noted)
         except Exception:
-            exchange.status = exchange.status or 500  # uvicorn answers with it
+            exchange.status = exchange.status or 500  # the connection answers with it
             raise
         finally:
             self._observer.close(exchange)

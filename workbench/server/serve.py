@@ -133,7 +133,7 @@ def _serve(
         # garbage is not worth a first one, which the start would wait for.
         gc.freeze()
         gc.enable()
-        server.run_on_uvloop()
+        server.run()
 
 
 def _application(
