@@ -77,6 +77,25 @@ def test_sigterm_refuses_new_requests_and_finishes_those_in_flight(server: Proce
     assert server.end()[0] == 0
 
 
+@pytest.mark.parametrize("impatient", [False, True], ids=["the grace is over", "a second signal"])
+def test_what_is_not_finished_then_is_cut_off_and_told(tmp_path: Path, impatient: bool) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    server = Process(tmp_path, WORKBENCH_GRACE="600" if impatient else "1")
+    with server.connect() as idle, server.connect() as busy:
+        busy.sendall(head(len(BODY)) + BODY[:-1])
+        idle.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert until(idle, b'{"live":true}').startswith(b"HTTP/1.1 200")
+        server.process.send_signal(signal.SIGTERM)
+        assert until_closed(idle) == b""  # it stops
+        if impatient:
+            server.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionResetError):
+            assert until_closed(busy) == b""
+    code, _, err = server.end()
+    assert code == 0
+    assert ("requests in flight after 1 s: 1" in err) == (not impatient)
+
+
 def test_a_body_announced_too_long_is_refused_unread(server: Process) -> None:
     with server.connect() as connection:
         connection.sendall(head(10**12))

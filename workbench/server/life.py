@@ -101,7 +101,7 @@ class Server:
 
     async def _finish(self) -> None:
         if left := await self._clients.finish(self._settings.grace):
-            log(f"{left} connections were cut off: their requests were not answered within {self._settings.grace} s")
+            log(f"connections cut off with requests in flight after {self._settings.grace} s: {left}")
 
     def _orphaned(self) -> None:
         assert self._place is not None
