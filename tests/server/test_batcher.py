@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from server_models import affine, write_model
+from server_models import affine, lookup, write_model
 
 from workbench.server import model as model_module
 from workbench.server.batcher import Batcher, Limits
@@ -263,6 +266,86 @@ def test_a_client_that_gives_up_leaves_no_trace(make: Any) -> None:
     run(work())
     assert model.rows == [1]
     assert batcher.meter.waiting == 0
+
+
+def test_of_a_client_that_gave_up_nothing_is_kept_until_its_deadline(make: Any) -> None:
+    _, batcher = make()
+    feed = row(1)
+    held = weakref.ref(feed["x"])
+
+    async def work() -> None:
+        nonlocal feed
+        asked = asyncio.create_task(batcher.infer(feed, ["double"], timeout=9e9))
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        del feed, asked
+        await batcher.drained()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert held() is None
+
+    run(work())
+
+
+def test_one_whose_answer_cannot_be_handed_over_does_not_harm_its_neighbours(make: Any) -> None:
+    _, batcher = make()
+    found: list[Any] = []
+
+    async def work() -> None:
+        batcher.submit(row(1), ["double"], lambda _: found.append(1 / 0))
+        batcher.submit(row(2), ["double"], found.append)
+        await batcher.drained()
+
+    run(work())
+    assert [each[0].tolist() for each in found] == [[[4, 4, 4]]]
+
+
+def test_a_run_that_fails_as_nobody_foresaw_is_500_and_the_next_one_goes_on(make: Any) -> None:
+    model, batcher = make(slow=True)
+    model.hold.set()
+    original = model.run
+
+    def run_once(feed: Feed, outputs: list[str]) -> list[Array]:
+        model.run = original
+        raise MemoryError
+
+    async def work() -> None:
+        model.run = run_once
+        with pytest.raises(RequestError, match="failed at this") as failed:
+            await batcher.infer(row(1), ["double"])
+        assert failed.value.status == 500
+        assert (await batcher.infer(row(1), ["double"]))[0].tolist() == [[2, 2, 2]]
+
+    run(work())
+
+
+def test_where_the_pool_is_gone_who_waits_is_told(make: Any, pool: ThreadPoolExecutor) -> None:
+    _, batcher = make(slow=True)
+    pool.shutdown()
+
+    async def work() -> None:
+        with pytest.raises(RequestError, match="the server ends"):
+            await batcher.infer(row(1), ["double"])
+        await batcher.drained()
+
+    run(work())
+
+
+def test_from_runs_that_are_refused_nothing_is_learnt(make: Any, tmp_path: Path) -> None:
+    model, batcher = make(lookup(tmp_path / "lookup.onnx"), joins=2)
+    model.most_joins = 64
+    learnt: list[int] = []
+    model.ran = lambda rows, seconds: learnt.append(rows)
+
+    async def work() -> None:
+        for index in (99, 1):
+            with contextlib.suppress(RequestError):
+                await batcher.infer({"index": np.array([index])}, ["row"])
+
+    run(work())
+    assert learnt == [1]
 
 
 def test_rows_that_touch_each_other_are_never_joined(tmp_path: Path) -> None:

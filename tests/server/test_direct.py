@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from server_models import affine, load_models
 
 from workbench.server import direct as direct_module
+from workbench.server.api_keys import ApiKeys
 from workbench.server.app import App
 from workbench.server.connection import Clients, Connection
 from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
@@ -76,7 +77,7 @@ def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None 
             end.data_received(piece)
             for _ in range(10):
                 await asyncio.sleep(0)
-            while direct is not None and direct.waiting:
+            while direct is not None and direct.inferences:
                 await asyncio.sleep(0)
         while clients.answered < answers and not client.closed:
             await asyncio.sleep(0)
@@ -124,7 +125,17 @@ REQUESTS = [
     request(b"", "/v2/models/m", "GET"),
     request(b'{"instances": [[1, 2, 3]]}', "/v1/models/m:predict"),
     CHUNKED,
+    request(inputs(), extra="Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"),
+    b"\r\n" + request(inputs(3, 2, 1)),
+    request(b"") + b"\r\n",
+    request(inputs()) + b"\r\n\r\n",
 ]
+
+
+@pytest.fixture(scope="module")
+def shared(app: App) -> Direct:
+    """What connections share: what one client sent is not to harm another."""
+    return Direct(app)
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +147,17 @@ def expected(app: App) -> dict[bytes, bytes]:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6), st.data())
 def test_each_is_answered_as_if_it_were_alone(
-    app: App, expected: dict[bytes, bytes], asked: list[bytes], data: st.DataObject
+    app: App, shared: Direct, expected: dict[bytes, bytes], asked: list[bytes], data: st.DataObject
 ) -> None:
     whole = b"".join(asked)
     ends = [sum(map(len, asked[:number])) for number in range(1, len(asked))]
     anywhere = st.lists(st.integers(1, len(whole) - 1), max_size=4)
     cuts = sorted({*data.draw(anywhere), *data.draw(st.sets(st.sampled_from(ends)) if ends else st.just(set()))})
     pieces = [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    direct = Direct(app)
-    answered, _ = talk(app, pieces, len(asked), direct)
+    answered, _ = talk(app, pieces, len(asked), shared)
     assert answered == b"".join(expected[each] for each in asked)
-    assert direct.waiting == 0
+    assert not shared.inferences
+    assert all(head.startswith(b"POST ") for head in shared.heads)
     assert app._held == 0
 
 
@@ -192,6 +203,62 @@ def test_a_long_body_is_not_waited_for(app: App, begun: Any) -> None:
     whole = request(inputs() + b" " * PATIENT_FOR)
     talk(app, [whole[:-9], whole[-9:]], 1, Direct(app))
     assert begun() == 0
+
+
+@pytest.mark.parametrize("path", [PATH, "/v2/models/other/infer"])
+def test_who_is_refused_anyway_is_so_before_the_body_is_there(tmp_path: Path, path: str) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    if path == PATH:
+        app.keys = ApiKeys(["secret"])
+    answered, _ = talk(app, [request(inputs(), path)[:-9]], 1, Direct(app))
+    assert answered.startswith(b"HTTP/1.1 401 " if path == PATH else b"HTTP/1.1 404 ")
+
+
+def test_of_who_has_no_key_no_head_is_kept(tmp_path: Path) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    app.keys = ApiKeys(["secret"])
+    direct = Direct(app)
+    answered, _ = talk(app, [request(inputs()), request(inputs(), extra="Authorization: Bearer secret\r\n")], 2, direct)
+    assert [each[:3] for each in answered.split(b"HTTP/1.1 ")[1:]] == [b"401", b"200"]
+    assert len(direct.heads) == 1
+
+
+def test_what_nobody_foresaw_is_500_and_the_connection_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    direct = Direct(app)
+    with monkeypatch.context() as broken:
+        broken.setattr(direct_module, "understood", lambda *_: {}["no such thing"])
+        answered, _ = talk(app, [request(inputs())], 1, direct)
+        assert answered.startswith(b"HTTP/1.1 500 ")
+    assert "no such thing" in caplog.text
+    assert (app._held, direct.inferences) == (0, set())
+
+
+def test_at_the_end_inferences_are_waited_for_and_then_told_as_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where their client is gone already."""
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    lines: list[Exchange] = []
+    app.observer = Observer(type("Log", (), {"add": lambda _, exchange: lines.append(exchange)})(), None)  # type: ignore[arg-type]
+    waits: list[Any] = []
+    monkeypatch.setattr(app, "submit", lambda batcher, asked, served, done: waits.append(done))
+
+    async def work() -> list[int]:
+        direct = Direct(app)
+        _, end, clients = connected(app, direct)
+        end.data_received(request(inputs()))
+        end.connection_lost(None)
+        finish = asyncio.create_task(clients.finish(60))
+        await asyncio.sleep(0)
+        assert not finish.done()
+        clients.cut_off()
+        return [await finish, len(direct.inferences)]
+
+    assert asyncio.run(asyncio.wait_for(work(), 30)) == [0, 0]
+    assert [each.status for each in lines] == [0]
 
 
 def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:
@@ -315,6 +382,6 @@ def test_an_answer_that_cannot_be_written_is_500_and_its_neighbours_get_theirs(
     answered, _ = talk(app, [request(inputs(id="bad")), request(inputs(id="good"))], 2, Direct(app))
     first, second = answered.split(b"HTTP/1.1 ")[1:]
     assert first.startswith(b"500 ")
-    assert msgspec.json.decode(first.partition(b"\r\n\r\n")[2])["error"].startswith("the answer could not be written")
+    assert msgspec.json.decode(first.partition(b"\r\n\r\n")[2])["error"].startswith("the server failed at this")
     assert second.startswith(b"200 ")
     assert "no such answer" in caplog.text

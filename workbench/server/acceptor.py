@@ -38,10 +38,12 @@ class Acceptor:
             self._paused.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
+        for task in self._opening:  # a client may take for ever over its handshake
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """Returns when no connection is being opened any more."""
-        await asyncio.gather(*self._opening)
+        await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _listen(self) -> None:
         self._paused = None

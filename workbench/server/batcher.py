@@ -8,7 +8,9 @@ A slow one runs in a thread: what arrives while it runs joins the next run, so t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import math
 import time
 from collections import deque
@@ -33,6 +35,7 @@ Outcome = list[Array] | RequestError
 Done = Callable[[Outcome], None]
 
 _serials = itertools.count()
+_log = logging.getLogger(__name__)
 
 _WEIGHT = 0.1
 """Of the newest run in the running mean of what a row costs."""
@@ -76,10 +79,11 @@ class Request:
 
     def end(self, outcome: Outcome) -> None:
         """Hands over what became of it."""
-        self.over = True
-        if self.late is not None:
-            self.late.cancel()
-        self.done(outcome)
+        done = self._close()
+        try:
+            done(outcome)
+        except Exception:  # those who were computed with it are to have theirs
+            _log.exception("what became of a request could not be handed over")
 
     def expire(self) -> None:
         """Says that the deadline has passed, where somebody still waits."""
@@ -89,9 +93,23 @@ class Request:
 
     def give_up(self) -> None:
         """Nobody waits for it any more. A transport that knows the deadline too may find out a moment before."""
-        if not self.over and time.perf_counter() > self.deadline - _MOMENT:
-            self.meter.fail("deadline")
+        if not self.over:
+            if time.perf_counter() > self.deadline - _MOMENT:
+                self.meter.fail("deadline")
+            self._close()
+
+    def _close(self) -> Done:
+        """Nothing is held for it any more, and nothing is to happen later."""
+        done, self.done = self.done, _nothing
         self.over = True
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+        return done
+
+
+def _nothing(_outcome: Outcome) -> None:
+    pass
 
 
 class Batcher:
@@ -225,18 +243,30 @@ class Batcher:
             self._end(batch, *_carry_out(self.model, batch))
             return
         self._running = True
-        run = asyncio.get_running_loop().run_in_executor(self._pool, _carry_out, self.model, batch)
-        run.add_done_callback(lambda done: self._returned(batch, done))
+        try:
+            run = asyncio.get_running_loop().run_in_executor(self._pool, _carry_out, self.model, batch)
+        except RuntimeError:  # the pool is shut down
+            self._lost(batch)
+        else:
+            run.add_done_callback(lambda done: self._returned(batch, done))
 
     def _returned(self, batch: list[Request], done: asyncio.Future[tuple[list[Outcome], float, float]]) -> None:
-        self._running = False
-        if done.cancelled() or done.exception() is not None:  # the pool is shut down: the server ends
-            for request in batch:
-                if not request.over:
-                    request.end(RequestError(503, "the server ends before this request was computed"))
-            self._left(len(batch))
+        if done.cancelled() or done.exception() is not None:
+            self._lost(batch)
             return
+        self._running = False
         self._end(batch, *done.result())
+
+    def _lost(self, batch: list[Request]) -> None:
+        """Of a batch that nobody computes: the pool is shut down, for the server ends."""
+        self._running = False
+        for request in batch:
+            if not request.over:
+                self.meter.fail("model")
+                request.end(RequestError(503, "the server ends before this request was computed"))
+        self._left(len(batch))
+        if self._waiting:
+            self._plan()
 
     def _end(self, batch: list[Request], outcomes: Sequence[Outcome], begun: float, seconds: float) -> None:
         """Hands the outcomes to those who wait, and goes on."""
@@ -244,7 +274,7 @@ class Batcher:
         rows = sum([request.rows for request in batch])
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
         meter.ran(rows, seconds)
-        if self.model.joins < self.model.most_joins:
+        if self.model.joins < self.model.most_joins and not any(isinstance(each, RequestError) for each in outcomes):
             self.model.ran(rows, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
             queued = begun - request.arrived
@@ -259,13 +289,20 @@ class Batcher:
                 meter.answered += 1
                 meter.answered_seconds += queued + seconds
                 meter.rows += request.rows
-                if self.statistics is not None:
-                    self.statistics.add(request.feed, request.outputs, outcome)
             request.end(outcome)
+            if self.statistics is not None and not isinstance(outcome, RequestError):
+                self._follow(request, outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
         if self._waiting:
             self._plan()
+
+    def _follow(self, request: Request, results: list[Array]) -> None:
+        assert self.statistics is not None
+        try:
+            self.statistics.add(request.feed, request.outputs, results)
+        except Exception:  # it is not the clients' affair
+            _log.exception("a request could not be taken into the statistics")
 
     def _left(self, count: int) -> None:
         self.meter.waiting -= count
@@ -299,16 +336,18 @@ def _carry_out(model: Model, batch: Sequence[Request]) -> tuple[list[Outcome], f
     begun = time.perf_counter()
     outcomes: list[Outcome] = []
     if len(batch) > 1:
-        try:
+        # Where that fails each by itself finds out whose fault it is.
+        with contextlib.suppress(Exception):
             outcomes += _joined(model, batch)
-        except RequestError:
-            outcomes.clear()  # one of them; each by itself finds out which
     if not outcomes:
         for request in batch:
             try:
                 outcomes.append(model.run(request.feed, request.outputs))
             except RequestError as error:
                 outcomes.append(error)
+            except Exception:  # memory may be short
+                _log.exception("a run of model %r failed", model.name)
+                outcomes.append(RequestError(500, f"model {model.name!r} failed at this; the server's log says why"))
     return outcomes, begun, time.perf_counter() - begun
 
 

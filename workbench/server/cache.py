@@ -59,9 +59,9 @@ class ResponseCache:
             batcher.meter.cache_misses += 1
 
             def keep(outcome: Outcome) -> None:
+                done(outcome)
                 if not isinstance(outcome, RequestError):
                     self._keep(key, outcome)
-                done(outcome)
 
             return batcher.submit(asked.feed, asked.outputs, keep, asked.timeout, in_flight)
         self._entries.move_to_end(key)

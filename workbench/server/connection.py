@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from workbench.server.errors import RequestError
+from workbench.server.errors import FAULT, RequestError
 from workbench.server.protocol import JSON, encode
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Clients:
         self.direct = direct
         self.patience = patience
         self.keep_alive = keep_alive
+        if direct is not None:
+            direct.idle = self._tell
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.answered = 0
@@ -80,6 +82,12 @@ class Clients:
         task = asyncio.get_running_loop().create_task(cycle.run(self.app))
         self.tasks.add(task)
         task.add_done_callback(self._ended)
+
+    def made(self, connection: Connection) -> None:
+        """A connection is there."""
+        self.connections.add(connection)
+        if self._changed is not None:  # it was being opened when the others were told
+            connection.shutdown()
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -94,7 +102,7 @@ class Clients:
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.connections or self.tasks:
+                while self.connections or self.tasks or (self.direct is not None and self.direct.inferences):
                     self._changed.clear()
                     await self._changed.wait()
         left = len(self.connections)
@@ -107,6 +115,9 @@ class Clients:
             connection.transport.abort()
         for task in self.tasks:
             task.cancel()
+        if self.direct is not None:
+            self.direct.cut_off()
+            self._tell()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
@@ -182,7 +193,7 @@ class Cycle:
             _log.exception("%s %s could not be answered", self._scope["method"], self._scope["path"])
         if not self.answered and not self.disconnected:
             self.keep_alive = False
-            self._answer(500, *_error("the server failed at this; its log says why"))
+            self._answer(500, *_error(FAULT))
 
     def add(self, body: bytes) -> None:
         """More of the body has come."""
@@ -269,10 +280,7 @@ class Connection(asyncio.Protocol):
         self._clients = clients
         self._direct = clients.direct
         self._loop = asyncio.get_running_loop()
-        self._parser: Any = httptools.HttpRequestParser(self)
-        # What follows a request after which the client wants to close is ignored: it is no reason not to answer.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
+        self._parser = self._new_parser()
         self._latest: Cycle | Whole | None = None
         """The request that came last."""
         self._earlier: list[Cycle | Whole] = []
@@ -288,6 +296,8 @@ class Connection(asyncio.Protocol):
         self._scope: Scope = {}
         self._waits = False
         """Whether the client waits to be told to send the body."""
+        self._offered = False
+        """Whether the client offers to speak another protocol, see :meth:`_ignore_upgrade`."""
         self._fresh = False
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
@@ -312,8 +322,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        self._clients.connections.add(self)
         self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
+        self._clients.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         for timer in (self._idle, self._slow, self._full):
@@ -336,6 +346,7 @@ class Connection(asyncio.Protocol):
                 if self._slow is not None:
                     self._arrived()
                 return
+        self._forget()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -343,8 +354,9 @@ class Connection(asyncio.Protocol):
             self._let_go()
             self._refuse("Invalid HTTP request received.")
             return
-        except httptools.HttpParserUpgrade:
-            pass  # there is nothing else to speak here
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
         if self._fresh and not self._is_worth_waiting():
             self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
@@ -354,8 +366,15 @@ class Connection(asyncio.Protocol):
         elif self._slow is not None:
             self._arrived()
         # What was taken is all that came: by its length, the head ends where the parser says too.
+        # And it begins with that request: what came before one is not part of it.
         taken = self._taken
-        if taken and direct and 0 < len(head) <= MAX_KEPT_HEAD and len(head) + taken[1] == len(data):
+        if (
+            taken is not None
+            and direct is not None
+            and len(head) + taken[1] == len(data)
+            and head[:5] == b"POST "
+            and len(head) <= MAX_KEPT_HEAD
+        ):
             direct.keep(head, taken)
 
     def shutdown(self) -> None:
@@ -404,6 +423,33 @@ class Connection(asyncio.Protocol):
             self._full.cancel()
             self._full = None
 
+    def _forget(self) -> None:
+        self._taken = None
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Reads a request anew without its offer to speak something else, after which ``rest`` came.
+
+        The parser takes what follows such a head for that other protocol, where the offer is accepted. Here it never
+        is, and what follows is the request's body, as clients that offer HTTP/2 send it.
+        """
+        if self._scope["method"] == "CONNECT":
+            self._refuse("CONNECT is not spoken here.")
+            return
+        lines = [f"{self._scope['method']} ".encode() + self._url + f" HTTP/{self._scope['http_version']}".encode()]
+        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._headers)
+        left_out = (b"connection", b"upgrade", b"http2-settings")
+        lines += [b"%b: %b" % (name, value) for name, value in self._headers if name not in left_out]
+        lines += [b"connection: close"] if closes else []
+        self._parser = self._new_parser()
+        self._arriving = self._offered = False
+        self.data_received(b"\r\n".join(lines) + _END + rest)
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        # What follows a request after which the client wants to close is ignored: it is no reason not to answer.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
     def _pause_reading(self) -> None:
         if self._reading:
             self._reading = False
@@ -431,7 +477,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._arriving = True
-        self._taken = None
         self._head_size = 0
         self._url = b""
         self._headers = []
@@ -462,6 +507,9 @@ class Connection(asyncio.Protocol):
             "query_string": query,
             "headers": self._headers,
         }
+        self._offered = parser.should_upgrade()
+        if self._offered:
+            return
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
         self._target = None if self._direct is None else self._direct.target(self._scope)
         self._fresh = True
@@ -477,6 +525,8 @@ class Connection(asyncio.Protocol):
                 self._pause_reading()
 
     def on_message_complete(self) -> None:
+        if self._offered:
+            return
         self._arriving = False
         if self._fresh:
             self._hand_over(whole=True)
@@ -492,15 +542,16 @@ class Connection(asyncio.Protocol):
 
     def _is_free(self) -> bool:
         """Whether the next request can be answered at once: those before are, and the client has taken the answers."""
-        return (self._latest is None or self._latest.answered) and self._writable is None
+        answered = self._latest is None or self._latest.answered
+        return answered and self._writable is None and not self.transport.is_closing()
 
     def _is_worth_waiting(self) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
         one the first part comes alone. What has come is counted among the bodies that are held."""
         direct, target = self._direct, self._target
-        if direct is None or target is None or not target.length <= direct.patient_for or self._waits:
+        if direct is None or target is None or self._waits or len(self._body) > MAX_PIECES or not self._is_free():
             return False
-        if len(self._body) > MAX_PIECES or not self._is_free():
+        if not direct.is_patient_for(target):
             return False
         came = sum(map(len, self._body))
         try:
@@ -522,6 +573,8 @@ class Connection(asyncio.Protocol):
         """Has the request answered whose head, and of whose body some, has arrived."""
         self._fresh = False
         body = self._let_go()
+        if self.transport.is_closing():
+            return
         if whole and self._direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
             if self._keep_alive:

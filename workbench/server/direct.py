@@ -15,7 +15,7 @@ from typing import Any
 
 from workbench.server.app import App, Response, header_length, refusal, response, understood
 from workbench.server.batcher import Batcher, Outcome
-from workbench.server.errors import RequestError
+from workbench.server.errors import FAULT, RequestError
 from workbench.server.exchange import TRACE_HEADER, Exchange, current, traceparent_of
 from workbench.server.protocol import Asked
 
@@ -43,21 +43,46 @@ class Target:
 
 
 class Direct:
-    """What connections hand whole requests to. ``waiting``: how many are not answered yet."""
+    """What connections hand whole requests to."""
 
     def __init__(self, app: App) -> None:
         """Answer inferences of ``app``."""
         self.app = app
         self.observer = app.observer
-        self.patient_for = PATIENT_FOR if app.observer is None else -1
-        """Bytes of a body that is waited for. None where requests are observed: then they begin with their head."""
-        self.waiting = 0
+        self.inferences: set[Inference] = set()
+        """Those that are not answered yet."""
+        self.idle: Callable[[], None] = lambda: None
+        """Called when all are."""
         self.heads: dict[bytes, tuple[Target, int]] = {}
         """Heads of requests that came before: what they ask for, and how many bytes of body follow."""
+
+    def is_patient_for(self, target: Target) -> bool:
+        """Whether the body of such a request is waited for: not where it is refused anyway, and not where requests are
+        observed, for then they begin with their head."""
+        app = self.app
+        if self.observer is not None or not target.length <= min(PATIENT_FOR, app.max_body):
+            return False
+        try:
+            if app.keys is not None:
+                app.keys.check(target.authorization)
+            app.repository.served(target.name)
+        except RequestError:
+            return False
+        return True
+
+    def cut_off(self) -> None:
+        """Has nobody wait for those that are not answered yet; they are observed as clients that went away."""
+        for inference in [*self.inferences]:
+            inference.cut_off()
 
     def keep(self, head: bytes, found: tuple[Target, int]) -> None:
         """Keeps what is known of a head, to know it again. Where clients send another one each time, as with the
         trace they are in, that is of no use, and costs next to nothing."""
+        if self.app.keys is not None:
+            try:
+                self.app.keys.check(found[0].authorization)
+            except RequestError:
+                return
         if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
         self.heads[head] = found
@@ -114,7 +139,7 @@ class Inference:
     def begin(self, target: Target, body: bytes) -> None:
         """Has it computed."""
         app = self._direct.app
-        self._direct.waiting += 1
+        self._direct.inferences.add(self)
         try:
             if app.keys is not None:
                 app.keys.check(target.authorization)
@@ -128,6 +153,8 @@ class Inference:
             app.submit(self._batcher, self._asked, served, self.computed)
         except RequestError as error:
             self._end(refusal(error))
+        except Exception:
+            self._fail()
 
     def computed(self, outcome: Outcome) -> None:
         """Answers with what became of it."""
@@ -136,17 +163,32 @@ class Inference:
             return
         try:
             found = response(self._batcher, self._asked, outcome)
-        except Exception:  # whatever it is, those who were computed together are to have their answers
-            logging.getLogger(__name__).exception("an answer could not be written")
-            found = refusal(RequestError(500, "the answer could not be written; the log says why"))
-        self._end(found)
+        except Exception:
+            self._fail()
+        else:
+            self._end(found)
+
+    def cut_off(self) -> None:
+        """Nobody waits for it any more."""
+        self._direct.inferences.discard(self)
+        if self.exchange is not None and self._direct.observer is not None:
+            self._direct.observer.close(self.exchange)
+
+    def _fail(self) -> None:
+        """Answers where nobody foresaw what happened."""
+        logging.getLogger(__name__).exception("an inference could not be answered")
+        self._end(refusal(RequestError(500, FAULT)))
 
     def _end(self, found: Response) -> None:
         direct, exchange = self._direct, self.exchange
-        direct.waiting -= 1
+        if self not in direct.inferences:
+            return
+        direct.inferences.discard(self)
         direct.app.let_go(self._size)
         if exchange is not None and direct.observer is not None:
             found.headers = (*found.headers, (TRACE_HEADER, exchange.traceparent))
             exchange.status, exchange.sent = found.status, len(found.body)
             direct.observer.close(exchange)
         self._answer(found)
+        if not direct.inferences:
+            direct.idle()

@@ -12,6 +12,9 @@ The image carries this package alone, so these stand beside, not below, the erro
 
 from __future__ import annotations
 
+FAULT = "the server failed at this; its log says why"
+"""What a client is told of what nobody foresaw."""
+
 LONGEST = 1000
 """About the most characters of a message to a client; the middle of a longer one is left out."""
 

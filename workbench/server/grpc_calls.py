@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext as Context
 
 from workbench.server.app import App
-from workbench.server.errors import RequestError
+from workbench.server.errors import FAULT, RequestError
 from workbench.server.exchange import Exchange
 
 CODES = {
@@ -212,7 +212,7 @@ async def _guarded(answer: Awaitable[bytes | None]) -> bytes | None:
         raise
     except Exception:
         _log.exception("a call failed")
-        raise RequestError(500, "the server failed at this; its log says why") from None
+        raise RequestError(500, FAULT) from None
 
 
 async def _tell(exchange: Exchange, context: Context, response: bytes) -> None:

@@ -47,7 +47,7 @@ class Server:
         direct = Direct(app)
         observed = app if app.observer is None else app.observer.observed(app)
         self._clients = Clients(observed, direct, patience=float(settings.client_patience))
-        app.in_flight = lambda: len(self._clients.tasks) + direct.waiting
+        app.in_flight = lambda: len(self._clients.tasks) + len(direct.inferences)
         self._app = app
         self._listener = listener
         self._settings = settings
