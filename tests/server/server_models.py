@@ -109,6 +109,20 @@ def slow(path: Path) -> Path:
     )
 
 
+def chain(path: Path, layers: int, width: int, seed: int = 0) -> Path:
+    """x (n, width) through ``layers`` products with weights of their own gives y (n, width)."""
+    source = np.random.default_rng(seed)
+    names = ["x", *[f"h{at}" for at in range(1, layers)], "y"]
+    weights = [source.standard_normal((width, width)).astype(np.float32) / width**0.5 for _ in range(layers)]
+    return write_model(
+        path,
+        [helper.make_node("MatMul", [names[at], f"w{at}"], [names[at + 1]]) for at in range(layers)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
+        [numpy_helper.from_array(each, f"w{at}") for at, each in enumerate(weights)],
+    )
+
+
 def load_models(files: Mapping[str, Mapping[str, Path]], limits: Limits = Limits()) -> Repository:  # noqa: B008
     """Model files by name and version, loaded."""
     loader = Loader(1, limits)

@@ -7,7 +7,7 @@ import http.client
 import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,17 +32,26 @@ class Seen:
 
     taken: Taken
     memory: list[tuple[float, int]] = field(default_factory=list)
-    """Resident bytes by seconds since the begin."""
+    """Resident bytes by seconds since the begin; where versions are switched, after each switch."""
     health: list[tuple[int, float]] = field(default_factory=list)
     """Statuses of the health routes, and seconds that each took."""
     versions: list[str] = field(default_factory=list)
     """Which version answered after each switch."""
 
     def growth(self) -> float:
-        """Resident bytes a second, fitted to the second half: until then caches and pools fill, and the arenas that
-        models are loaded in reach what two of them at once take (after some 200 switches)."""
-        times, sizes = np.array(self.memory[len(self.memory) // 2 :], np.float64).T
-        return float(np.polyfit(times, sizes, 1)[0])
+        """Resident bytes a second."""
+        return _growth([time for time, _ in self.memory], [size for _, size in self.memory])
+
+    def growth_by_switch(self) -> float:
+        """Resident bytes a switch. Of time it says little: memory grows until each size of block has been free once,
+        which takes some hundred switches, however long they take."""
+        return _growth(range(len(self.memory)), [size for _, size in self.memory])
+
+
+def _growth(by: Sequence[float], sizes: Sequence[float]) -> float:
+    """Fitted to all but the first third: until then caches and pools fill."""
+    first = len(sizes) // 3
+    return float(np.polyfit(by[first:], sizes[first:], 1)[0])
 
 
 def write_versions(folder: Path, layers: int, versions: int = 1) -> None:

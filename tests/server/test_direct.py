@@ -207,10 +207,10 @@ def test_a_long_body_is_not_waited_for(app: App, begun: Any) -> None:
 
 @pytest.mark.parametrize("path", [PATH, "/v2/models/other/infer"])
 def test_who_is_refused_anyway_is_so_before_the_body_is_there(tmp_path: Path, path: str) -> None:
-    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 1_000_000)
     if path == PATH:
         app.keys = ApiKeys(["secret"])
-    answered, _ = talk(app, [request(inputs(), path)[:-9]], 1, Direct(app))
+    answered, _ = talk(app, [request(inputs() + b" " * 100_000, path)[:-9]], 1, Direct(app))
     assert answered.startswith(b"HTTP/1.1 401 " if path == PATH else b"HTTP/1.1 404 ")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -16,11 +19,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from authority import Authority
 from prometheus_client.parser import text_string_to_metric_families
 from server_models import affine
 from server_process import Process, running
 from test_life import BODY, head, until, until_closed
 
+from workbench.server.acceptor import Acceptor
 from workbench.server.cpus import cpu_limit, default_threads
 from workbench.server.errors import ServerError
 from workbench.server.settings import from_environment
@@ -260,3 +265,20 @@ def test_the_command_takes_options_over_the_environment(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "joins no requests" in err
     assert "2 workers with 1 threads each are ready" in err
+
+
+def test_who_does_not_finish_a_handshake_does_not_keep_a_worker_from_ending(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path / "authority").certificate("localhost")
+    secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    secure.load_cert_chain(certificate, key)
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            acceptor = Acceptor(listener, asyncio.Protocol, secure)
+            with socket.create_connection(listener.getsockname()):
+                while not acceptor._opening:
+                    await asyncio.sleep(0)
+                acceptor.close()
+                await acceptor.wait_closed()
+
+    asyncio.run(asyncio.wait_for(work(), 20))

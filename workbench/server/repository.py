@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,7 +18,7 @@ from workbench.server.batcher import Batcher, Limits
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
 from workbench.server.exchange import current
-from workbench.server.memory import give_back_freed_memory
+from workbench.server.heap import give_back, loading_model
 from workbench.server.meter import Meter
 from workbench.server.model import Model
 
@@ -80,7 +82,9 @@ class Repository:
         self._loader = loader
         self._models = dict(models)
         self._folder = folder
-        self._changing: dict[str, asyncio.Lock] = {}
+        # By names as clients say them: each is kept only while somebody holds it or waits for it.
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._loading = asyncio.Lock()
 
     # --- answering
 
@@ -142,33 +146,40 @@ class Repository:
         Requests are answered by those from before until all is loaded, and nothing changes where something fails.
         Raises RequestError 400 where a model or ``traffic`` is not usable, 404 where the folder has no such model.
         """
-        traffic = traffic or Traffic()
         async with self._lock(name):
-            files = _files(self._folder).get(name, {}) if self._folder is not None else {}
-            if not files:
-                raise RequestError(404, f"the folder of models has no {name!r}")
-            wanted = traffic.versions if traffic.versions is not None else list(files)
-            _check(traffic, wanted, files)
-            before = self._models[name].versions if name in self._models else {}
-            kept = {version: before[version] for version in wanted if self._loader.is_of(before, version, files)}
-            try:
-                for version in wanted:
-                    if version not in kept:
-                        kept[version] = await self._loader.load_meanwhile(name, version, files[version])
-            except ServerError as error:
-                raise RequestError(400, str(error)) from None
-            self._models[name] = Served(kept, traffic)
-            await _drained(each for version, each in before.items() if kept.get(version) is not each)
+            await self._load(name, traffic or Traffic())
+            await _give_back()
 
     async def unload(self, name: str) -> None:
-        """Takes a model out of service; returns when what was asked of it has been answered, and what it took is given
-        back to the system. 404 as for ``get``."""
+        """Takes a model out of service; returns when what was asked of it has been answered. 404 as for ``get``."""
         async with self._lock(name):
-            served = self.served(name)
-            del self._models[name]
-            await _drained(served.versions.values())
-            del served
-        await self._loader.give_back()
+            await self._unload(name)
+            await _give_back()
+
+    async def _load(self, name: str, traffic: Traffic) -> None:
+        files = _files(self._folder).get(name, {}) if self._folder is not None else {}
+        if not files:
+            raise RequestError(404, f"the folder of models has no {name!r}")
+        wanted = traffic.versions if traffic.versions is not None else list(files)
+        _check(traffic, wanted, files)
+        before = self._models[name].versions if name in self._models else {}
+        kept = {version: before[version] for version in wanted if self._loader.is_of(before, version, files)}
+        loop = asyncio.get_running_loop()
+        try:
+            for version in wanted:
+                if version not in kept:
+                    load = partial(self._loader.load, name, version, files[version])
+                    async with self._loading:  # one at a time: two would take each other's cores
+                        kept[version] = await loop.run_in_executor(None, load)
+        except ServerError as error:
+            raise RequestError(400, str(error)) from None
+        self._models[name] = Served(kept, traffic)
+        await _drained(each for version, each in before.items() if kept.get(version) is not each)
+
+    async def _unload(self, name: str) -> None:
+        served = self.served(name)
+        del self._models[name]
+        await _drained(served.versions.values())
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())
@@ -193,9 +204,6 @@ class Loader:
         self._log = log
         # One thread: a second run at the same time would take the first one's cores.
         self._pool = ThreadPoolExecutor(1, "inference")
-        # One thread here too: what a dropped model took lies free in the arena of the thread that loaded it, where
-        # malloc finds it for the next one only if that is loaded there.
-        self._loading = ThreadPoolExecutor(1, "loading")
         self._stamps: dict[tuple[str, str], object] = {}
 
     def load(self, name: str, version: str, path: Path) -> Batcher:
@@ -204,8 +212,9 @@ class Loader:
             raise ServerError(f"{name!r} cannot name a model.", "Use letters, digits, '-', '_' and '.'.")
         begun = time.perf_counter()
         stamp = _stamp(path)
-        model = Model(name, version, path, self._threads, self._device)
-        trouble = model.warm_up(self._limits.rows)
+        with loading_model():
+            model = Model(name, version, path, self._threads, self._device)
+            trouble = model.warm_up(self._limits.rows)
         meter = Meter()
         meter.load_seconds = time.perf_counter() - begun
         statistics = None
@@ -218,14 +227,6 @@ class Loader:
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
         return Batcher(model, self._limits, self._pool, meter, statistics)
-
-    async def load_meanwhile(self, name: str, version: str, path: Path) -> Batcher:
-        """As :meth:`load`, while requests are answered."""
-        return await asyncio.get_running_loop().run_in_executor(self._loading, self.load, name, version, path)
-
-    async def give_back(self) -> None:
-        """What models took that nobody holds any more goes back to the system."""
-        await asyncio.get_running_loop().run_in_executor(self._loading, give_back_freed_memory)
 
     def load_all(self, files: Mapping[str, Mapping[str, Path]], traffic: Mapping[str, Traffic]) -> dict[str, Served]:
         """Every file of ``files`` (paths by name and version); ServerError where one, or ``traffic``, is not usable."""
@@ -293,6 +294,11 @@ def _stamp(path: Path) -> object:
 async def _drained(batchers: Iterable[Batcher]) -> None:
     for batcher in batchers:
         await batcher.drained()
+
+
+async def _give_back() -> None:
+    """What was dropped before goes back to the system."""
+    await asyncio.get_running_loop().run_in_executor(None, give_back)
 
 
 def _by_number(version: str) -> tuple[int, str]:

@@ -17,7 +17,6 @@ from workbench.server.app import App
 from workbench.server.devices import Device, choose
 from workbench.server.errors import PackageMissing, ServerError
 from workbench.server.life import BACKLOG, Server, log, tell_ready
-from workbench.server.memory import keep_freed_memory
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.routes import metrics_route, openapi_route
 from workbench.server.session import available_providers
@@ -119,7 +118,6 @@ def _serve(
 ) -> None:
     """Serve in this process, which is one of several workers where it has a ``place`` among them."""
     keys, secure, pem = guards
-    keep_freed_memory()
     with contextlib.ExitStack() as open_:
         app = _application(files, settings, folder, device, open_)
         app.keys = keys
