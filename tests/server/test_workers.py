@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import urllib.request
@@ -25,7 +22,6 @@ from server_models import affine
 from server_process import Process, running
 from test_life import BODY, head, until, until_closed
 
-from workbench.server.acceptor import Acceptor
 from workbench.server.cpus import cpu_limit, default_threads
 from workbench.server.errors import ServerError
 from workbench.server.settings import from_environment
@@ -267,18 +263,17 @@ def test_the_command_takes_options_over_the_environment(tmp_path: Path) -> None:
     assert "2 workers with 1 threads each are ready" in err
 
 
-def test_who_does_not_finish_a_handshake_does_not_keep_a_worker_from_ending(tmp_path: Path) -> None:
+def test_who_does_not_finish_a_handshake_does_not_keep_a_worker_from_ending(models: Path, tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path / "authority").certificate("localhost")
-    secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    secure.load_cert_chain(certificate, key)
-
-    async def work() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            acceptor = Acceptor(listener, asyncio.Protocol, secure)
-            with socket.create_connection(listener.getsockname()):
-                while not acceptor._opening:
-                    await asyncio.sleep(0)
-                acceptor.close()
-                await acceptor.wait_closed()
-
-    asyncio.run(asyncio.wait_for(work(), 20))
+    tls = {"WORKBENCH_TLS_CERT": str(certificate), "WORKBENCH_TLS_KEY": str(key)}
+    server = Process(models, WORKBENCH_WORKERS="2", WORKBENCH_GRACE="3600", **tls)
+    try:
+        with contextlib.ExitStack() as silent:
+            for _ in range(4):
+                silent.enter_context(server.connect())
+            while sum(len([each for each in worker.net_connections() if each.raddr]) for worker in workers(server)) < 4:
+                pass
+            server.process.send_signal(signal.SIGTERM)
+            assert server.end()[0] == 0
+    finally:
+        server.process.kill()

@@ -33,17 +33,11 @@ class Acceptor:
         self._listen()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more. Whoever is still at the handshake is not waited for: it may take for ever over it."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        for task in self._opening:  # a client may take for ever over its handshake
-            task.cancel()
-
-    async def wait_closed(self) -> None:
-        """Returns when no connection is being opened any more."""
-        await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _listen(self) -> None:
         self._paused = None

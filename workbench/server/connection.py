@@ -87,7 +87,7 @@ class Clients:
         """A connection is there."""
         self.connections.add(connection)
         if self._changed is not None:  # it was being opened when the others were told
-            connection.shutdown()
+            asyncio.get_running_loop().call_soon(connection.shutdown)
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""

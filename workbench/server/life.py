@@ -83,7 +83,6 @@ class Server:
         if over_grpc is not None:
             ends.append(over_grpc.stop(settings.grace))
         await asyncio.gather(*ends)
-        await accepting.wait_closed()
 
     async def _accept(self) -> asyncio.Server | Acceptor:
         """Accepts connections; of several workers each takes its own from the listener that all share."""
