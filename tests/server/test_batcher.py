@@ -399,11 +399,42 @@ def test_where_more_rows_gain_nothing_no_more_are_tried(costs: Any) -> None:
     assert model.joins == 1
 
 
-def test_a_slow_model_is_ready_after_a_few_runs(costs: Any) -> None:
+def test_a_slow_model_is_ready_after_one_run_and_tries_the_rest_after_its_first_answer(
+    costs: Any, pool: ThreadPoolExecutor
+) -> None:
     model, tried = costs(lambda rows: 0.02)
     model.warm_up(64)
+    assert tried == [1]
+    assert model.undecided
+    batcher = Batcher(model, Limits(), pool, Meter())
+
+    async def work() -> list[list[Array]]:
+        other: Feed = row(2, 3)
+        return await asyncio.gather(
+            *[batcher.infer(each, [name]) for each, name in ((row(1), "double"), (other, "total"), (row(3), "double"))]
+        )
+
+    found = run(work())
+    assert [each[0].shape[0] for each in found] == [1, 3, 1]
+    assert not model.undecided
     assert sum(tried) == 5
     assert model.joins < model.most_joins == 64
+
+
+def test_where_the_try_fails_nobody_joins_and_the_log_says_why(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, batcher = make(joins=1)
+    model.undecided = True
+    monkeypatch.setattr(model, "decide", lambda: {}["no such thing"])
+
+    async def work() -> None:
+        await batcher.infer(row(1), ["double"])
+        await batcher.infer(row(1), ["double"])
+
+    run(work())
+    assert not model.undecided
+    assert "no such thing" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -419,6 +450,7 @@ def test_a_slow_model_learns_in_service_how_many_rows_to_join(
 ) -> None:
     model, _ = costs(cost)
     model.warm_up(64)
+    model.decide()
     seen = [model.joins]
     while model.joins < model.most_joins:
         model.ran(1, cost(1))  # of those that are far from full nothing is learnt

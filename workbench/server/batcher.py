@@ -294,6 +294,26 @@ class Batcher:
                 self._follow(request, outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
+        if self.model.undecided:
+            self._decide()
+        elif self._waiting:
+            self._plan()
+
+    def _decide(self) -> None:
+        """Has the model find out how many rows to join, now that somebody has an answer; others wait for that once."""
+        self._running = True
+        try:
+            run = asyncio.get_running_loop().run_in_executor(self._pool, self.model.decide)
+        except RuntimeError:  # the pool is shut down
+            self._running = False
+        else:
+            run.add_done_callback(self._decided)
+
+    def _decided(self, done: asyncio.Future[None]) -> None:
+        self._running = False
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self.model.undecided = False
+            _log.error("model %r joins no requests, for to try it failed", self.model.name, exc_info=error)
         if self._waiting:
             self._plan()
 

@@ -83,6 +83,7 @@ class Server:
         if over_grpc is not None:
             ends.append(over_grpc.stop(settings.grace))
         await asyncio.gather(*ends)
+        await self._app.repository.close()
 
     async def _accept(self) -> asyncio.Server | Acceptor:
         """Accepts connections; of several workers each takes its own from the listener that all share."""

@@ -22,6 +22,7 @@ SLOW_NS = 2_000_000
 PLATFORM = "onnxruntime_onnx"
 
 _LONG = SLOW_NS / 1e9
+_BRIEF = 0.01
 _RUNS = 3
 _PROBE_SECONDS = 0.1
 _PROBE_BYTES = 64 << 20
@@ -55,8 +56,11 @@ class Model:
         """Rows of a joined run; 1 where requests cannot join, or gain nothing by it."""
         self.row_seconds = 0.0
         """What a row of such a run costs."""
+        self.undecided = False
+        """Whether it is still to be found out (:meth:`decide`) how many that are."""
         self.most_joins = 1
         """More than :attr:`joins` where it is not known yet whether more rows would gain something."""
+        self._most = 1
         self._costs: dict[int, float] = {}
         """Seconds of a row by the rows of a run."""
         self._lately: list[float] = []
@@ -75,7 +79,7 @@ class Model:
 
     def warm_up(self, rows: int = 1, runs: int = 3) -> str:
         """Run on zeros (dynamic axes 1) so that the first request finds everything allocated, and find out how many
-        rows, of at most ``rows``, one run should join.
+        rows, of at most ``rows``, one run should join; of a slow model that is left :attr:`undecided`.
 
         Returns what went wrong, or an empty string. A model that refuses zeros is no error: it is held for slow until
         a real request has been timed.
@@ -83,27 +87,32 @@ class Model:
         feed = {spec.name: _zeros(spec) for spec in self.inputs.values()}
         try:
             alone = self._seconds(feed)
-            if alone < _LONG:
+            if alone < _BRIEF:  # the first run is the slowest
                 alone = min(self._seconds(feed) for _ in range(runs - 1))
         except RequestError as error:
             self.slow = True
             return error.message
-        two = self._two_rows() if rows > 1 else None
-        # The first run is the slowest, so one more has to say that it is slow.
-        self.row_seconds = alone = min(alone, two[0] if two is not None else self._seconds(feed))
+        self.row_seconds = alone
         self.slow = alone > _LONG
-        if two is None:
-            return ""
-        self.max_batch = rows
         weight = sum(array.nbytes for array in feed.values())
-        self.most_joins = max(1, min(rows, _PROBE_BYTES // max(weight, 1)))
-        self._costs = {1: alone}
-        if self.slow:
-            # Whoever starts the server waits for this. What more rows cost is seen when they are there (:meth:`ran`).
-            self._go_on(2, two[1] / 2)
-        else:
-            self._probe()
+        self._most = max(1, min(rows, _PROBE_BYTES // max(weight, 1)))
+        self.undecided = rows > 1 and self._axes_are_open()
+        if self.undecided and not self.slow:
+            self.decide()
         return ""
+
+    def decide(self) -> None:
+        """Find out how many rows one run should join. Of a slow model, whose start nobody should wait for, only whether
+        more than one: what more cost is seen when they are there (:meth:`ran`)."""
+        two = self._two_rows()
+        if two is not None:
+            self.max_batch = self.most_joins = self._most
+            self._costs = {1: min(self.row_seconds, two[0])}
+            if self._costs[1] > _LONG:
+                self._go_on(2, two[1] / 2)
+            else:
+                self._probe()
+        self.undecided = False
 
     def ran(self, rows: int, seconds: float) -> None:
         """Takes note of a run: a slow model joins twice the rows as long as that makes a row cheaper."""
@@ -146,7 +155,7 @@ class Model:
 
     def rows_and_key(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[int, tuple[object, ...]]:
         """How many rows a request has, and what it has in common with those that it may join."""
-        if self.joins == 1:
+        if self.joins == 1 and not self.undecided:
             array = feed[next(iter(self.inputs))]
             return len(array) or 1 if array.ndim else 1, ()
         if self._only_input and self._fixed:
@@ -164,9 +173,12 @@ class Model:
         """
         return self._two_rows() is not None
 
+    def _axes_are_open(self) -> bool:
+        return all(spec.shape[:1] == (-1,) for spec in (*self.inputs.values(), *self.outputs.values()))
+
     def _two_rows(self) -> tuple[float, float] | None:
         """Seconds of a run of one row and of two; None where the first axis does not count rows."""
-        if not all(spec.shape[:1] == (-1,) for spec in (*self.inputs.values(), *self.outputs.values())):
+        if not self._axes_are_open():
             return None
         one, other = ({spec.name: _example(spec, seed) for spec in self.inputs.values()} for seed in (1, 2))
         both = {name: np.concatenate([one[name], other[name]]) for name in one}

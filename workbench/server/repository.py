@@ -181,6 +181,11 @@ class Repository:
         del self._models[name]
         await _drained(served.versions.values())
 
+    async def close(self) -> None:
+        """Waits for what is still computed, though nobody waits for it, and hands it over."""
+        await asyncio.get_running_loop().run_in_executor(None, self._loader.close)
+        await asyncio.sleep(0)
+
     def _lock(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())
 
@@ -224,9 +229,15 @@ class Loader:
             statistics = InputStatistics(model.inputs, model.outputs, path.parent, self._follow)
         self._stamps[name, version] = stamp
         joins = f"joins up to {model.joins} rows" if model.joins > 1 else "joins no requests"
+        if model.undecided:
+            joins = "how many rows it joins is found out in service"
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
         return Batcher(model, self._limits, self._pool, meter, statistics)
+
+    def close(self) -> None:
+        """Returns when nothing is computed any more, and nothing will be."""
+        self._pool.shutdown(cancel_futures=True)
 
     def load_all(self, files: Mapping[str, Mapping[str, Path]], traffic: Mapping[str, Traffic]) -> dict[str, Served]:
         """Every file of ``files`` (paths by name and version); ServerError where one, or ``traffic``, is not usable."""
