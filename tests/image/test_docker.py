@@ -259,12 +259,12 @@ def test_a_failed_build_names_the_step_and_leaves_nothing(
 
         def broken(folder: Path, *more: Any) -> Any:
             laid_out = unpacking(folder, *more)
-            [path] = (folder / "wheels").glob("click-*.whl")
+            [path] = (folder / "wheels").glob("msgspec-*.whl")
             path.write_bytes(b"another")
             return laid_out
 
         monkeypatch.setattr(builder, "lay_out", broken)
-        with pytest.raises(StepFailed, match=r"wheels 3/3.*click-.* is locked"):
+        with pytest.raises(StepFailed, match=r"wheels 3/3.*msgspec-.* is locked"):
             built(inputs_of(image), tmp_path / "scratch", name="failing")
         assert not (downloads.cache_folder() / "contexts" / "failing" / "context").exists()
         assert titled(client, "failing") == []
