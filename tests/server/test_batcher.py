@@ -195,6 +195,30 @@ def test_who_waits_for_others_waits_no_longer_than_until_as_many_came_as_last_ti
     assert model.rows == [3, 3]
 
 
+def test_nobody_waits_for_others_that_cannot_join(make: Any) -> None:
+    model, batcher = make(joins=1, slow=True, gather=3600)
+    model.hold.set()
+
+    async def work() -> None:
+        for rows in (5, 1):
+            await batcher.infer(row(1, rows), ["double"])
+
+    run(work())
+    assert model.rows == [5, 1]
+
+
+def test_where_the_pool_is_gone_before_rows_are_tried_others_go_on(make: Any, pool: ThreadPoolExecutor) -> None:
+    model, batcher = make(joins=1)
+    model.undecided = True
+    pool.shutdown()
+
+    async def work() -> None:
+        await asyncio.gather(*[batcher.infer(row(1), ["double"]) for _ in range(2)])
+
+    run(work())
+    assert model.rows == [1, 1]
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(make: Any) -> None:
     model, batcher = make(slow=True, queue=2)
 

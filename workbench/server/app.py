@@ -389,12 +389,9 @@ def _shadow(batcher: Batcher, asked: Asked) -> None:
     outputs = [name for name in asked.outputs if name in batcher.model.outputs]
     exchange = current.get()
     current.set(None)  # it is no part of the exchange that caused it
-    try:
+    with contextlib.suppress(RequestError):  # a full queue, which the meter has counted
         batcher.submit(asked.feed, outputs, lambda _: None, asked.timeout)
-    except RequestError:
-        pass  # a full queue, which the meter has counted
-    finally:
-        current.set(exchange)
+    current.set(exchange)
 
 
 def understood(batcher: Batcher, body: bytes, header: int | None) -> Asked:

@@ -203,7 +203,8 @@ class Batcher:
         """Has the next run begin in the next turn of the loop; of a slow model that was joined lately, a little later
         where fewer wait than the last run had."""
         loop = asyncio.get_running_loop()
-        self._gathers = self.model.slow and self._limits.gather > 0 and self._waiting_rows < self._last
+        joins = self.model.slow and self._rows_limit > 1
+        self._gathers = joins and self._limits.gather > 0 and self._waiting_rows < self._last
         if self._gathers:
             self._planned = loop.call_later(self._limits.gather, self._begin)
         else:
@@ -306,6 +307,8 @@ class Batcher:
             run = asyncio.get_running_loop().run_in_executor(self._pool, self.model.decide)
         except RuntimeError:  # the pool is shut down
             self._running = False
+            if self._waiting:
+                self._plan()
         else:
             run.add_done_callback(self._decided)
 
