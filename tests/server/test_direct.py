@@ -17,7 +17,8 @@ from server_models import affine, load_models
 from workbench.server import direct as direct_module
 from workbench.server.api_keys import ApiKeys
 from workbench.server.app import App
-from workbench.server.connection import Clients, Connection
+from workbench.server.clients import Clients
+from workbench.server.connection import Connection
 from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
 from workbench.server.exchange import Exchange
 from workbench.server.observe import Observer

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from workbench.server.connection import MAX_UNREAD, Clients, Connection
+from workbench.server.clients import Clients
+from workbench.server.connection import MAX_UNREAD, Connection
 
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 

@@ -20,12 +20,14 @@ from onnx import TensorProto, helper
 from server_models import Ask, affine, asker, identity, write_model
 from server_process import running
 
-from workbench.server import input_stats
+from workbench.server import feature_stats, input_stats
 from workbench.server.app import App
 from workbench.server.cache import ResponseCache
 from workbench.server.datatypes import BY_NAME
+from workbench.server.drift_reference import FeatureReference
 from workbench.server.errors import ServerError
-from workbench.server.input_stats import Features, InputStatistics, absorbing, stability
+from workbench.server.feature_stats import Features, Labels, stability
+from workbench.server.input_stats import InputStatistics, absorbing
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.tensors import TensorSpec
 
@@ -87,7 +89,7 @@ def check(features: Any, values: Array) -> None:
 
 
 def test_what_is_missing_or_infinite_is_counted_apart() -> None:
-    features = Features(2, [input_stats.FeatureReference(bounds=[0.0]), input_stats.FeatureReference(bounds=[])])
+    features = Features(2, [FeatureReference(bounds=[0.0]), FeatureReference(bounds=[])])
     features.add(np.array([[np.nan, 1], [np.inf, 1], [-np.inf, 1], [-4, 1], [2, 1]], np.float32))
     some, all_ = features.report()["features"]
     assert some == {
@@ -123,7 +125,7 @@ COLUMNS = hnp.arrays(
 @given(st.lists(COLUMNS, min_size=1, max_size=5), st.lists(st.integers(-5, 5), unique=True, max_size=4).map(sorted))
 @settings(max_examples=200)
 def test_parts_give_what_the_whole_gives(parts: list[Array], bounds: list[int]) -> None:
-    reference = [input_stats.FeatureReference(bounds=list(map(float, bounds))) for _ in range(2)]
+    reference = [FeatureReference(bounds=list(map(float, bounds))) for _ in range(2)]
     features = Features(2, reference)
     for part in parts:
         features.add(part)
@@ -146,7 +148,7 @@ def test_a_large_input_is_worked_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     rows = np.random.default_rng(1).normal(size=(1000, 3))
     whole, pieces = Features(3), Features(3)
     whole.add(rows)
-    monkeypatch.setattr(input_stats, "_PIECE", 3 * 300)
+    monkeypatch.setattr(feature_stats, "_PIECE", 3 * 300)
     pieces.add(rows)
     for one, other in zip(whole.report()["features"], pieces.report()["features"], strict=True):
         assert one["mean"] == pytest.approx(other["mean"])
@@ -205,7 +207,7 @@ def test_tensors_that_are_no_features_are_left_out(tmp_path: Path) -> None:
 
 
 def test_labels_beyond_the_most_are_others() -> None:
-    labels = input_stats.Labels()
+    labels = Labels()
     labels.add(np.arange(1500))
     labels.add(np.array([0, 0, 1499]))
     found = labels.report()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_models import affine, chain
+from server_models import affine, slow
 from server_process import Process
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
@@ -97,11 +97,10 @@ def test_what_is_not_finished_then_is_cut_off_and_told(tmp_path: Path, impatient
 
 
 def test_a_stop_while_a_slow_model_finds_out_how_many_rows_join_is_clean(tmp_path: Path) -> None:
-    chain(tmp_path / "slow" / "1" / "model.onnx", 150, 300)
+    slow(tmp_path / "slow" / "1" / "model.onnx")
     server = Process(tmp_path, WORKBENCH_THREADS="1")
-    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 300], "datatype": "FP32", "data": [0.0] * 300}]}).encode()
     with server.connect() as connection:
-        connection.sendall(head(len(body)).replace(b"/affine/", b"/slow/") + body)
+        connection.sendall(head(len(BODY)).replace(b"/affine/", b"/slow/") + BODY)
         assert until(connection, b"}]}").startswith(b"HTTP/1.1 200")
         server.process.send_signal(signal.SIGTERM)
     code, _, err = server.end()

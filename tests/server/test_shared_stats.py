@@ -23,9 +23,10 @@ from hypothesis.extra import numpy as hnp
 from server_models import affine
 from server_process import Process, running
 
-from workbench.server import input_stats, shared
+from workbench.server import feature_stats, shared
 from workbench.server.datatypes import BY_NAME
-from workbench.server.input_stats import Bounds, Features, InputStatistics, Labels, Numbers
+from workbench.server.feature_stats import Bounds, Features, Labels
+from workbench.server.input_stats import InputStatistics, Numbers
 from workbench.server.shared import Board, Named
 from workbench.server.shared_stats import Agreement, SharedStatistics, StatisticsBoard
 from workbench.server.tensors import TensorSpec
@@ -80,7 +81,7 @@ def referenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         json.dumps({"inputs": {"x": {"features": features}}, "outputs": {"label": labels}})
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(input_stats, "_FIRST_ROWS", 20)
+        patch.setattr(feature_stats, "_FIRST_ROWS", 20)
         yield folder
 
 

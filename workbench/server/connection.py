@@ -10,24 +10,19 @@ one piece.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
 
-from workbench.server.errors import FAULT, RequestError
-from workbench.server.protocol import JSON, encode
+from workbench.server.cycle import Cycle, Whole, error_answer, whole_answer
+from workbench.server.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.server.app import Headers, Response, Scope
+    from workbench.server.app import Headers, Scope
+    from workbench.server.clients import Clients
     from workbench.server.direct import Direct, Target
-
-    Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 MAX_HEAD = 64 << 10
 """Most bytes of a request's address and headers."""
@@ -41,233 +36,7 @@ MAX_PIECES = 32
 MAX_KEPT_HEAD = 2 << 10
 """Bytes of a head that is kept to know it again."""
 
-KEEP_ALIVE_S = 75.0
-"""Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
-
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-_CLOSE = (b"connection", b"close")
 _END = b"\r\n\r\n"
-_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
-
-_log = logging.getLogger(__name__)
-
-
-class Clients:
-    """What connections have in common: who answers, how long clients may take, and all that is in flight."""
-
-    def __init__(
-        self,
-        app: Application,
-        direct: Direct | None = None,
-        *,
-        patience: float = 30.0,
-        keep_alive: float = KEEP_ALIVE_S,
-    ) -> None:
-        """``app`` answers, and ``direct`` what it can of requests that came whole. A client may take ``patience``
-        seconds to send a request or to take an answer, and be idle for ``keep_alive`` between them."""
-        self.app = app
-        self.direct = direct
-        self.patience = patience
-        self.keep_alive = keep_alive
-        if direct is not None:
-            direct.idle = self._tell
-        self.connections: set[Connection] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.answered = 0
-        """How many requests were."""
-        self._changed: asyncio.Event | None = None
-
-    def run(self, cycle: Cycle) -> None:
-        """Answers a request in a task."""
-        task = asyncio.get_running_loop().create_task(cycle.run(self.app))
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def made(self, connection: Connection) -> None:
-        """A connection is there."""
-        self.connections.add(connection)
-        if self._changed is not None:  # it was being opened when the others were told
-            asyncio.get_running_loop().call_soon(connection.shutdown)
-
-    def lost(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self.connections.discard(connection)
-        self._tell()
-
-    async def finish(self, seconds: float) -> int:
-        """Closes idle connections at once, and others as soon as they are answered. How many were cut off because that
-        took longer than ``seconds``."""
-        self._changed = asyncio.Event()
-        for connection in [*self.connections]:
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.connections or self.tasks or (self.direct is not None and self.direct.inferences):
-                    self._changed.clear()
-                    await self._changed.wait()
-        left = len(self.connections)
-        self.cut_off()
-        return left
-
-    def cut_off(self) -> None:
-        """Ends all that is in flight."""
-        for connection in [*self.connections]:
-            connection.transport.abort()
-        for task in self.tasks:
-            task.cancel()
-        if self.direct is not None:
-            self.direct.cut_off()
-            self._tell()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-
-
-class Whole:
-    """A request that came whole, and its answer, where no task is made for it."""
-
-    __slots__ = ("_connection", "answered", "disconnected", "keep_alive")
-
-    more_body = False
-
-    def __init__(self, connection: Connection, keep_alive: bool) -> None:
-        self._connection = connection
-        self.keep_alive = keep_alive
-        self.answered = False
-        self.disconnected = False
-
-    def lost(self) -> None:
-        """The client is gone."""
-        self.disconnected = True
-
-    def answer(self, response: Response) -> None:
-        """Sends the answer."""
-        self.answered = True
-        if self.disconnected:
-            return
-        connection = self._connection
-        if self.keep_alive and response.status == 200 and not response.headers:
-            body = response.body
-            connection.transport.write(_PLAIN % (response.content_type, len(body), body))
-        else:
-            connection.transport.write(
-                _answer(response.status, response.all_headers(), response.body, close=not self.keep_alive)
-            )
-            if not self.keep_alive:
-                connection.transport.close()
-        connection.on_answered()
-
-
-class Cycle:
-    """A request and its answer, by a task: the body is read as it comes, and the answer goes out in one piece."""
-
-    def __init__(
-        self, connection: Connection, scope: Scope, body: list[bytes], *, whole: bool, keep_alive: bool, waits: bool
-    ) -> None:
-        """``body``: what has come of it, all where it is ``whole``. ``waits``: the client sends it when it is told."""
-        self._connection = connection
-        self._scope = scope
-        self._body = body
-        self.unread = sum(map(len, body))
-        """Bytes that have come and were not read yet."""
-        self.more_body = not whole
-        self.keep_alive = keep_alive
-        self._waits = waits
-        self._came = asyncio.Event()
-        if body or whole:
-            self._came.set()
-        self.answered = False
-        self.disconnected = False
-        self._head: Any = None
-
-    async def run(self, app: Application) -> None:
-        """Has ``app`` answer."""
-        try:
-            await app(self._scope, self.receive, self.send)
-        except Exception:
-            _log.exception("%s %s could not be answered", self._scope["method"], self._scope["path"])
-        if not self.answered and not self.disconnected:
-            self.keep_alive = False
-            self._answer(500, *_error(FAULT))
-
-    def add(self, body: bytes) -> None:
-        """More of the body has come."""
-        self._body.append(body)
-        self.unread += len(body)
-        self._came.set()
-
-    def complete(self) -> None:
-        """All of the body has come."""
-        self.more_body = False
-        self._came.set()
-
-    def lost(self) -> None:
-        """The client is gone."""
-        self.disconnected = True
-        self._came.set()
-
-    async def receive(self) -> Any:
-        """What has come of the body, at least something."""
-        connection = self._connection
-        if self._waits and not connection.transport.is_closing():
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._waits = False
-        if not self.disconnected and not self.answered:
-            connection.resume_reading()
-            await self._came.wait()
-            self._came.clear()
-        if self.disconnected or self.answered:
-            return {"type": "http.disconnect"}
-        parts, self._body, self.unread = self._body, [], 0
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
-
-    async def send(self, message: Any) -> None:
-        """Sends the answer, when its body is there: all of it."""
-        if message["type"] == "http.response.start":
-            self._head = message
-            return
-        await self._connection.writable()
-        if not self.disconnected:
-            self._answer(self._head["status"], self._head["headers"], message["body"])
-
-    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        connection = self._connection
-        if _CLOSE in headers:
-            self.keep_alive = False
-        if self._scope["method"] == "HEAD":
-            body = b""
-        connection.transport.write(_answer(status, headers, body, close=not self.keep_alive))
-        self.answered = True
-        self._waits = False
-        self._came.set()
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_answered()
-
-
-def _answer(status: int, headers: Headers, body: bytes, *, close: bool) -> bytes:
-    """A whole answer. ``headers`` are in lower case, and the length of ``body`` among them."""
-    lines = [_STATUS_LINES[status]]
-    for name, value in headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if close and _CLOSE not in headers:
-        lines.append(b"connection: close\r\n")
-    text = b"".join(lines)
-    if text.count(b"\n") != len(lines):
-        raise RuntimeError("a header of the answer has more than one line")
-    return b"".join((text, b"\r\n", body))
-
-
-def _error(message: str) -> tuple[Headers, bytes]:
-    """Headers and body that tell of an error, as the protocol has it."""
-    body = encode({"error": message})
-    return [(b"content-type", JSON), (b"content-length", b"%d" % len(body))], body
 
 
 class Connection(asyncio.Protocol):
@@ -305,8 +74,8 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._target: Target | None = None
         """What that request asks for, where it can be answered without a task."""
-        self._taken: tuple[Target, int] | None = None
-        """Of the last request that came whole: what it asked for, bytes of its body."""
+        self._taken: Target | None = None
+        """What the last request asked for that came whole, and after which more may."""
         self._address = b"", "", b""
         """The last request's: as it came, path, query. On one connection it is mostly the same."""
 
@@ -341,14 +110,13 @@ class Connection(asyncio.Protocol):
         if direct is not None and not self._arriving and self._is_free():
             head = data[: data.find(_END) + len(_END)]
             known = direct.heads.get(head)
-            if known is not None and len(head) + known[1] == len(data):
-                self._begin(direct, known[0], data[len(head) :], keep_alive=True)
+            if known is not None and len(head) + known.length == len(data):
+                self._begin(direct, known, data[len(head) :], keep_alive=True)
                 if self._slow is not None:
                     self._arrived()
                 return
-        self._forget()
         try:
-            self._parser.feed_data(data)
+            taken = self._fed(data)
         except httptools.HttpParserError:
             self._fresh = False
             self._let_go()
@@ -367,11 +135,10 @@ class Connection(asyncio.Protocol):
             self._arrived()
         # What was taken is all that came: by its length, the head ends where the parser says too.
         # And it begins with that request: what came before one is not part of it.
-        taken = self._taken
         if (
             taken is not None
             and direct is not None
-            and len(head) + taken[1] == len(data)
+            and len(head) + taken.length == len(data)
             and head[:5] == b"POST "
             and len(head) <= MAX_KEPT_HEAD
         ):
@@ -423,8 +190,11 @@ class Connection(asyncio.Protocol):
             self._full.cancel()
             self._full = None
 
-    def _forget(self) -> None:
+    def _fed(self, data: bytes) -> Target | None:
+        """Has the parser read what came; what the last request asked for that it made whole."""
         self._taken = None
+        self._parser.feed_data(data)
+        return self._taken
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Reads a request anew without its offer to speak something else, after which ``rest`` came.
@@ -578,7 +348,7 @@ class Connection(asyncio.Protocol):
         if whole and self._direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
             if self._keep_alive:
-                self._taken = self._target, len(content)
+                self._taken = self._target
             self._begin(self._direct, self._target, content, keep_alive=self._keep_alive)
             return
         before = self._latest
@@ -606,7 +376,7 @@ class Connection(asyncio.Protocol):
             return
         for cycle in unanswered:
             cycle.lost()
-        self.transport.write(_answer(400, *_error(why), close=True))
+        self.transport.write(whole_answer(400, *error_answer(why), close=True))
         self.transport.close()
 
     def _unanswered(self) -> list[Cycle | Whole]:

@@ -53,8 +53,8 @@ class Direct:
         """Those that are not answered yet."""
         self.idle: Callable[[], None] = lambda: None
         """Called when all are."""
-        self.heads: dict[bytes, tuple[Target, int]] = {}
-        """Heads of requests that came before: what they ask for, and how many bytes of body follow."""
+        self.heads: dict[bytes, Target] = {}
+        """Heads of requests that came before, and what they ask for."""
 
     def is_patient_for(self, target: Target) -> bool:
         """Whether the body of such a request is waited for: not where it is refused anyway, and not where requests are
@@ -75,17 +75,17 @@ class Direct:
         for inference in [*self.inferences]:
             inference.cut_off()
 
-    def keep(self, head: bytes, found: tuple[Target, int]) -> None:
+    def keep(self, head: bytes, target: Target) -> None:
         """Keeps what is known of a head, to know it again. Where clients send another one each time, as with the
         trace they are in, that is of no use, and costs next to nothing."""
         if self.app.keys is not None:
             try:
-                self.app.keys.check(found[0].authorization)
+                self.app.keys.check(target.authorization)
             except RequestError:
                 return
         if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
-        self.heads[head] = found
+        self.heads[head] = target
 
     def target(self, scope: Mapping[str, Any]) -> Target | None:
         """What a request asks for, given its head; None where it has to go the other way."""

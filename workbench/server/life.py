@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from workbench.server.app import App
-from workbench.server.connection import Clients, Connection
+from workbench.server.clients import Clients
+from workbench.server.connection import Connection
 from workbench.server.direct import Direct
 from workbench.server.errors import ServerError
 from workbench.server.settings import Settings

@@ -22,7 +22,8 @@ from workbench.server.batcher import Batcher
 from workbench.server.shared import Board, Key
 
 if TYPE_CHECKING:
-    from workbench.server.input_stats import Bounds, Numbers
+    from workbench.server.feature_stats import Bounds
+    from workbench.server.input_stats import Numbers
 
 PATIENCE_S = 2.0
 """How long an answer waits for the other workers. It is longer than for numbers of requests: there is more to do, and
