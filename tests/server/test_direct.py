@@ -272,21 +272,27 @@ def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:
 
 
 def test_what_has_come_of_a_body_is_counted(app: App) -> None:
+    """Also where the head is known, as it is the second time."""
     whole = request(inputs() + b" " * 1000)
     at = whole.index(b"\r\n\r\n") + 4
     bounded = App(app.repository, 10_000, max_bodies=900)
-    talk(bounded, [whole[: at + 500]], 0, Direct(bounded))
-    assert bounded._held == 0
-    answered, _ = talk(bounded, [whole[: at + 500], whole[at + 500 :]], 1, Direct(bounded))
-    assert answered.startswith(b"HTTP/1.1 429 ")
-    assert bounded._held == 0
+    direct = Direct(bounded)
+    for _ in range(2):
+        talk(bounded, [whole[: at + 500]], 0, direct)
+        assert bounded._held == 0
+        answered, _ = talk(bounded, [whole[: at + 500], whole[at + 500 :]], 1, direct)
+        assert answered.startswith(b"HTTP/1.1 429 ")
+        assert bounded._held == 0
+        assert len(direct.heads) == 1
 
 
 def test_the_client_that_waits_to_be_told_to_go_on_is_told(app: App) -> None:
+    """Also where it did not wait the first time, so that its head could be known."""
     whole = request(inputs(), extra="Expect: 100-continue\r\n")
     at = whole.index(b"\r\n\r\n") + 4
-    answered, _ = talk(app, [whole[:at], whole[at:]], 1, Direct(app))
-    assert answered.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    answered, _ = talk(app, [whole, whole[:at], whole[at:]], 2, Direct(app))
+    assert answered.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert answered.count(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n") == 1
 
 
 def test_a_head_that_is_known_is_not_parsed_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +303,28 @@ def test_a_head_that_is_known_is_not_parsed_again(app: App, monkeypatch: pytest.
     answered, _ = talk(app, [one, two, longer, one, longer], 5, Direct(app))
     assert answered.count(b" 200 OK") == 5
     assert len(parsed) == 2
+
+
+@pytest.mark.parametrize("came", [0, 9], ids=["nothing", "some"])
+def test_it_is_known_too_where_the_body_comes_by_itself(
+    app: App, monkeypatch: pytest.MonkeyPatch, begun: Any, came: int
+) -> None:
+    fed: list[bytes] = []
+    original = Connection._fed
+    monkeypatch.setattr(Connection, "_fed", lambda self, data: (fed.append(data), original(self, data))[1])
+    one, two = request(inputs(1, 2, 3)), request(inputs(3, 2, 1))
+    at = one.index(b"\r\n\r\n") + 4 + came
+    answered, _ = talk(app, [one[:at], one[at:], two[:at], two[at:-5], two[-5:], one[:at], one[at:]], 3, Direct(app))
+    assert begun() == answered.count(b" 200 OK") == 3
+    assert fed == [one[:at], one[at:]]
+
+
+def test_what_comes_after_a_body_that_was_waited_for_is_the_next_request(app: App, begun: Any) -> None:
+    one, two = request(inputs(1, 2, 3)), request(inputs(3, 2, 1))
+    at = len(one) - 9
+    answered, _ = talk(app, [one, one[:at], one[at:] + two[:at], two[at:]], 3, Direct(app))
+    assert answered.count(b" 200 OK") == 3
+    assert answered.endswith(talk(app, [two], 1)[0])
 
 
 def test_what_is_known_of_heads_is_bounded(app: App) -> None:
@@ -319,11 +347,39 @@ def test_the_connection_is_closed_after_the_last_answer(app: App, last: bytes) -
     assert answered.count(b"connection: close") == 1
 
 
-def test_a_request_that_is_still_arriving_when_the_server_stops_is_answered(app: App) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_who_takes_too_long_for_a_body_is_cut_off_and_not_before_for_being_idle(app: App, known: bool) -> None:
     whole = request(inputs())
+    direct = Direct(app)
+    if not known:
+        direct.keep = lambda *_: None  # type: ignore[method-assign]
+
+    async def work() -> None:
+        client, end, clients = connected(app, direct)
+        end.data_received(whole)
+        while not clients.answered:
+            await asyncio.sleep(0)
+        clients.keep_alive, clients.patience = 0, 0.2
+        end.data_received(whole[:-9])
+        end._look_whether_idle()
+        assert not client.closed
+        while not client.closed:
+            await asyncio.sleep(0)
+        end.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert app._held == 0
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_a_request_that_is_still_arriving_when_the_server_stops_is_answered(app: App, known: bool) -> None:
+    whole = request(inputs())
+    direct = Direct(app)
+    if known:
+        talk(app, [whole], 1, direct)
 
     async def work() -> bytes:
-        client, end, _ = connected(app, Direct(app))
+        client, end, _ = connected(app, direct)
         end.data_received(whole[:-9])
         end.shutdown()
         assert not client.closed

@@ -70,8 +70,12 @@ class Connection(asyncio.Protocol):
         self._fresh = False
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
+        self._known_head = b""
+        """The head of a request that is known, and whose body is waited for."""
         self._body: list[bytes] = []
+        """What has come of a body that is waited for."""
         self._held = 0
+        """Bytes of it that are counted among those the server holds."""
         self._target: Target | None = None
         """What that request asks for, where it can be answered without a task."""
         self._taken: Target | None = None
@@ -106,17 +110,53 @@ class Connection(asyncio.Protocol):
         self._clients.lost(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._known_head:
+            self._gather(data)
+            return
         head, direct = b"", self._direct
         if direct is not None and not self._arriving and self._is_free():
             head = data[: data.find(_END) + len(_END)]
             known = direct.heads.get(head)
-            if known is not None and len(head) + known.length == len(data):
-                self._begin(direct, known, data[len(head) :], keep_alive=True)
-                if self._slow is not None:
-                    self._arrived()
-                return
+            if known is not None:
+                body = data[len(head) :]
+                if len(body) == known.length:
+                    self._begin_known(direct, known, body)
+                    return
+                if len(body) < known.length and direct.is_patient_for(known):
+                    self._known_head, self._target = head, known
+                    self._gather(body)
+                    return
+        self._parse(head, data)
+
+    def _gather(self, data: bytes) -> None:
+        """Takes more of a body that is waited for, whose head is known: the parser sees neither."""
+        direct, target = self._direct, self._target
+        assert direct is not None
+        assert target is not None
+        self._body.append(data)
+        missing = target.length - sum(map(len, self._body))
+        if missing > 0 and self._is_worth_waiting(target):
+            self._wait_for_more()
+        elif missing:
+            self._parse(*self._gathered())
+        else:
+            self._known_head = b""
+            self._begin_known(direct, target, b"".join(self._let_go()))
+
+    def _gathered(self) -> tuple[bytes, bytes]:
+        """What has come of such a request, for the parser: its head, and that with what has come of its body."""
+        head, self._known_head = self._known_head, b""
+        return head, b"".join((head, *self._let_go()))
+
+    def _begin_known(self, direct: Direct, target: Target, body: bytes) -> None:
+        self._begin(direct, target, body, keep_alive=True)
+        if self._slow is not None:
+            self._arrived()
+
+    def _parse(self, head: bytes, data: bytes) -> None:
+        """Has the parser read ``data``, which may begin with the head of a request: if so, with ``head``."""
         try:
-            taken = self._fed(data)
+            target = self._fed(data)
         except httptools.HttpParserError:
             self._fresh = False
             self._let_go()
@@ -125,27 +165,32 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
-        if self._fresh and not self._is_worth_waiting():
-            self._hand_over(whole=False)
+        came = 0.0 if target is None else target.length
+        if self._fresh:
+            if self._target is not None and not self._waits and self._is_worth_waiting(self._target):
+                target, came = self._target if self._keep_alive else None, self._held
+            else:
+                self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
         if self._arriving:
-            if self._slow is None:
-                self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
+            self._wait_for_more()
         elif self._slow is not None:
             self._arrived()
-        # What was taken is all that came: by its length, the head ends where the parser says too.
-        # And it begins with that request: what came before one is not part of it.
+        # The body of that request, or what has come of it, is all there is: by its length, the head ends where the
+        # parser says too. And it begins with that request: what came before one is not part of it.
         if (
-            taken is not None
-            and direct is not None
-            and len(head) + taken.length == len(data)
+            target is not None
+            and self._direct is not None
+            and len(head) + came == len(data)
             and head[:5] == b"POST "
             and len(head) <= MAX_KEPT_HEAD
         ):
-            direct.keep(head, taken)
+            self._direct.keep(head, target)
 
     def shutdown(self) -> None:
         """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
+        if self._known_head:
+            self._parse(*self._gathered())
         if self._fresh:
             self._keep_alive = False
         elif self._latest is None or self._latest.answered:
@@ -225,6 +270,10 @@ class Connection(asyncio.Protocol):
             self._reading = False
             self.transport.pause_reading()
 
+    def _wait_for_more(self) -> None:
+        if self._slow is None:
+            self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
+
     def _arrived(self) -> None:
         if self._slow is not None:
             self._slow.cancel()
@@ -234,7 +283,7 @@ class Connection(asyncio.Protocol):
         """Closes where nothing has come since the last answer for as long as it may be."""
         keep_alive = self._clients.keep_alive
         left = self._idle_since + keep_alive - self._loop.time()
-        busy = self._arriving or (self._latest is not None and not self._latest.answered)
+        busy = self._arriving or bool(self._known_head) or (self._latest is not None and not self._latest.answered)
         if not busy and left <= 0:
             self.transport.close()
         else:
@@ -315,11 +364,11 @@ class Connection(asyncio.Protocol):
         answered = self._latest is None or self._latest.answered
         return answered and self._writable is None and not self.transport.is_closing()
 
-    def _is_worth_waiting(self) -> bool:
+    def _is_worth_waiting(self, target: Target) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
         one the first part comes alone. What has come is counted among the bodies that are held."""
-        direct, target = self._direct, self._target
-        if direct is None or target is None or self._waits or len(self._body) > MAX_PIECES or not self._is_free():
+        direct = self._direct
+        if direct is None or len(self._body) > MAX_PIECES or not self._is_free():
             return False
         if not direct.is_patient_for(target):
             return False
@@ -347,7 +396,7 @@ class Connection(asyncio.Protocol):
             return
         if whole and self._direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
-            if self._keep_alive:
+            if self._keep_alive and not self._waits:
                 self._taken = self._target
             self._begin(self._direct, self._target, content, keep_alive=self._keep_alive)
             return
