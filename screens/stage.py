@@ -108,6 +108,7 @@ STAGES = (
                 "wheels-resolve",
                 "wheels",
                 "server-layer",
+                "bytecode-layer",
                 "model-layer",
                 "image",
                 "docker-build",

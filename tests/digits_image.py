@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from workbench.assets import asset
-from workbench.image import base, content, oci, wheels
+from workbench.image import base, bytecode, content, oci, wheels
 from workbench.image.unpacked import unpack
 
 CREATED = 1_700_000_000
-LAYERS = ("base", "wheels", "server", "model")
+LAYERS = ("base", "wheels", "server", "bytecode", "model")
 
 
 @dataclass
@@ -117,10 +117,13 @@ def _build(folder: Path) -> dict[str, Path]:
             emit("model"),
         ),
     }
+    below = {name: layers[name].files["descriptor"] for name in bytecode.BELOW}
+    below |= {f"{name}_blob": layers[name].files["blob"] for name in bytecode.BELOW}
+    layers["bytecode"] = bytecode.layer(below, created, emit("bytecode"))
     inputs = {**{name: layer.files["descriptor"] for name, layer in layers.items()}, "model_file": model}
     params = {"name": "digits", "python": "3.11", "device": "cpu", "port": 8000, **created}
     image = oci.assemble(inputs, params, emit("image"))
-    blobs = {f"{name}_blob": layer.files["blob"] for name, layer in layers.items()}
+    blobs = {f"{name}_blob": layers[name].files["blob"] for name in LAYERS}
     unpack(image.files["config"], list(blobs.values()), folder / "root")
     return {
         **image.files,

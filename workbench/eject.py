@@ -162,7 +162,7 @@ wheels lie in `wheels/`, and the build stage refuses to run with a network.
 
 | | |
 | --- | --- |
-| `Dockerfile` | two stages: one unpacks the wheels, the other only copies |
+| `Dockerfile` | one stage unpacks the wheels, one compiles, the others only copy |
 | `model.tar` | the model and its signature, as they lie in the image: another model of the same signature goes here |
 | `server.tar` | the server's source, as it lies in the image |
 | `wheels/` | the locked wheels, as published; `build/wheels.json` has the sha256 of each |

@@ -221,7 +221,7 @@ def gate_params(recipe: Recipe) -> dict[str, Any]:
     return recipe.gate.model_dump(exclude_none=True)
 
 
-LAYERS = ("base", "wheels", "server", "model")
+LAYERS = ("base", "wheels", "server", "bytecode", "model")
 """The layers of an image, lowest first: what changes most often lies on top, so a new model is one new layer."""
 
 
@@ -273,6 +273,10 @@ def _assembled(recipe: Recipe, wheels: Input) -> Iterator[Step]:
     """The image as the OCI builder makes it: a step a layer."""
     yield Step("wheels", "wheels", {"pins": wheels}, _CREATED)
     yield Step("server-layer", "server-layer", {}, _CREATED)
+    below: dict[str, Input] = {}
+    for layer in LAYERS[: LAYERS.index("bytecode")]:
+        below |= {layer: Ref(_layer_step(layer), "descriptor"), f"{layer}_blob": Ref(_layer_step(layer), "blob")}
+    yield Step("bytecode-layer", "bytecode-layer", below, _CREATED)
     yield Step("model-layer", "model-layer", _CHOSEN, {"name": recipe.name, "version": VERSION, **_CREATED})
     layers = {layer: Ref(_layer_step(layer), "descriptor") for layer in LAYERS}
     yield Step("image", "image", {**layers, "model_file": Ref("choose", "model")}, _image_params(recipe))

@@ -87,6 +87,7 @@ KINDS: Mapping[str, StepKind] = {
     "wheels-resolve": StepKind("workbench.image.wheels:resolve", _IMAGE, ("uv",)),
     "wheels": StepKind("workbench.image.wheels:layer", _IMAGE),
     "server-layer": StepKind("workbench.image.content:server_layer", ("workbench.image", "workbench.server")),
+    "bytecode-layer": StepKind("workbench.image.bytecode:layer", ("workbench.image",)),
     "model-layer": StepKind("workbench.image.content:model_layer", ("workbench.image",)),
     "image": StepKind("workbench.image.oci:assemble", ("workbench.image",)),
     "docker-build": StepKind(

@@ -176,7 +176,7 @@ def test_only_names_of_ours_are_removed() -> None:
 
 def test_a_layer_too_few_is_refused(tmp_path: Path, program: Program, image: Image) -> None:
     nobody: Any = None
-    with pytest.raises(UsageError, match="names 4 layers, and there are 3"):
+    with pytest.raises(UsageError, match="names 5 layers, and there are 3"):
         load._send(nobody, program(WAIT).read_bytes(), image.blobs[:3], "test")
 
 

@@ -61,6 +61,6 @@ def made(file: recipe.RecipeFile, image: Image, folder: Path) -> tuple[Path, Pat
     config["rootfs"]["diff_ids"][1] = json.loads(layer.files["descriptor"].read_bytes())["diff_id"]
     assert len(manifest["layers"]) == len(config["rootfs"]["diff_ids"])
     (folder / "config").write_text(json.dumps(config))
-    base, _, server, model = image.blobs
-    unpack(folder / "config", [base, layer.files["blob"], server, model], folder / "root")
+    base, _, *above = image.blobs
+    unpack(folder / "config", [base, layer.files["blob"], *above], folder / "root")
     return folder / "root", folder / "config"

@@ -67,12 +67,12 @@ def test_a_container_of_either_runs_the_same_way(image: Image, by_docker: Output
 def test_config_and_manifest_name_the_layers_lowest_first(image: Image, by_docker: Outputs) -> None:
     values = by_docker.values
     manifest = json.loads(by_docker.files["manifest"].read_bytes())
-    assert [layer["name"] for layer in values["layers"]] == ["base", "wheels", "server", "model"]
+    assert [layer["name"] for layer in values["layers"]] == ["base", "wheels", "server", "bytecode", "model"]
     assert manifest["mediaType"] == oci.MANIFEST
     assert (
         manifest["config"]["digest"] == f"sha256:{downloads.sha256_of(by_docker.files['config'])}" == values["config"]
     )
-    assert [layer["mediaType"] for layer in manifest["layers"]] == [TAR_GZIP] * 4
+    assert [layer["mediaType"] for layer in manifest["layers"]] == [TAR_GZIP] * 5
     found = [f"sha256:{downloads.sha256_of(path)}" for path in layers_of(by_docker)]
     assert [layer["digest"] for layer in manifest["layers"]] == found == [one["digest"] for one in values["layers"]]
     assert layers_of(by_docker)[0].read_bytes() == image.files["base_blob"].read_bytes()
@@ -121,11 +121,11 @@ def test_a_new_model_is_one_new_layer_and_nothing_leaves_the_engine(
     monkeypatch.setattr(saved, "read", lambda *_: pytest.fail("the image was saved as a whole"))
     monkeypatch.setattr(builder, "_folders", lambda *_: pytest.fail("a layer was fetched back from the engine"))
     changed, emit = built(inputs_of(image, model), tmp_path / "changed")
-    assert [text.partition(":")[0] for text in emit.said if "runtime" in text and text.endswith("(cached)")] == [
-        *("runtime 2/5", "runtime 3/5")
+    assert [text for text in emit.said if "runtime" in text and text.endswith("(cached)")] == [
+        "runtime 1/3: COPY --from=bytecode /out/ / (cached)"
     ]
     one, two = (outputs.values["layers"] for outputs in (by_docker, changed))
-    assert [a["digest"] == b["digest"] for a, b in zip(one, two, strict=True)] == [True, True, True, False]
+    assert [a["digest"] == b["digest"] for a, b in zip(one, two, strict=True)] == [True, True, True, True, False]
     [difference] = differences(tree_of(by_docker), tree_of(changed))
     assert difference.startswith("/models/digits/1/model.onnx: content")
 
@@ -177,8 +177,8 @@ def test_progress_is_told_by_stage_and_the_log_has_every_line(
     _, emit = built(inputs_of(image), tmp_path / "scratch")
     said = [text for text in emit.said if not text.startswith("waiting for another build")]  # another worker's
     assert said[0].startswith("importing the base as workbench.local/base:")
-    assert {"wheels 3/3", "runtime 4/5"} <= {text.partition(":")[0] for text in said}
-    assert re.search(r"^#\d+ \[runtime 4/5\] ADD model\.tar /$", capsys.readouterr().err, re.MULTILINE)
+    assert {"wheels 3/3", "bytecode 1/1", "runtime 2/3"} <= {text.partition(":")[0] for text in said}
+    assert re.search(r"^#\d+ \[runtime 2/3\] ADD model\.tar /$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_proxies_of_the_user_reach_neither_image_nor_log(

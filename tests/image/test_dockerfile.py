@@ -70,13 +70,14 @@ def instructions(text: str, stage: str) -> list[tuple[str, str]]:
 
 
 def test_the_runtime_stage_only_copies_and_what_changes_most_often_lies_on_top() -> None:
-    found = instructions(CASES["debian"], "runtime")
+    found = [*instructions(CASES["debian"], "sources"), *instructions(CASES["debian"], "runtime")]
     assert {word for word, _ in found} == {
         *("FROM", "COPY", "ADD", "ENV", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "LABEL")
     }
     assert [f"{word} {rest}" for word, rest in found if word in ("COPY", "ADD")] == [
-        *("COPY --from=wheels /out/ /", "ADD server.tar /", "ADD model.tar /")
+        *("COPY --from=wheels /out/ /", "ADD server.tar /", "COPY --from=bytecode /out/ /", "ADD model.tar /")
     ]
+    assert found[-len(instructions(CASES["debian"], "runtime"))] == ("FROM", "sources AS runtime")
 
 
 def test_every_layer_says_why_it_stands_where_it_does() -> None:
@@ -94,6 +95,16 @@ def test_the_build_stage_runs_one_command_without_a_shell_and_leaves_its_inputs_
     ]
     assert words.startswith('"/usr/bin/python3.11", ')
     assert not [word for word, _ in instructions(CASES["debian"], "wheels") if word in ("COPY", "ADD")]
+
+
+def test_the_sources_are_compiled_where_they_lie_by_the_python_that_will_load_them() -> None:
+    stage = instructions(CASES["debian"], "bytecode")
+    assert stage[:2] == [("FROM", "sources AS bytecode"), ("USER", "0:0")]
+    [(word, command)] = stage[2:]
+    mounts, _, words = command.partition("[")
+    assert (word, mounts.strip()) == ("RUN", "--mount=type=bind,source=build,target=/build")
+    assert words.startswith('"/usr/bin/python3.11", ')
+    assert words.endswith('"/build/workbench/image/compile_sources.py", "/", "/out", "1700000000"]')
 
 
 def test_no_frontend_is_fetched_and_no_variable_is_open() -> None:

@@ -101,6 +101,6 @@ def blobs_of(project: Path, state: RunState) -> list[Path]:
     """The layers of the recipe's image, lowest first."""
     store = Store(project / ".workbench")
     steps: dict[str, Any] = {
-        name: state.steps[name].files for name in ("base", "wheels", "server-layer", "model-layer")
+        name: state.steps[name].files for name in ("base", "wheels", "server-layer", "bytecode-layer", "model-layer")
     }
     return [store.path(files["blob"]["digest"]) for files in steps.values()]

@@ -46,8 +46,8 @@ def test_the_manifest_names_config_and_layers_by_content(tmp_path: Path) -> None
     data = outputs.files["config"].read_bytes()
     assert manifest["config"]["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}" == outputs.values["config"]
     assert manifest["config"]["size"] == len(data)
-    assert len(manifest["layers"]) == len(config["rootfs"]["diff_ids"]) == len(config["history"]) == 4
-    assert outputs.values["uncompressed"] == 80
+    assert len(manifest["layers"]) == len(config["rootfs"]["diff_ids"]) == len(config["history"]) == 5
+    assert outputs.values["uncompressed"] == 100
 
 
 def test_another_compressor_is_another_manifest_over_the_same_config(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_another_compressor_is_another_manifest_over_the_same_config(tmp_path: P
 def test_a_new_model_is_one_new_layer_on_top(tmp_path: Path) -> None:
     _, _, one = assembled(tmp_path / "one")
     _, _, two = assembled(tmp_path / "two", {"model": {"digest": f"sha256:{'2' * 64}"}})
-    assert [a == b for a, b in zip(one["layers"], two["layers"], strict=True)] == [True, True, True, False]
+    assert [a == b for a, b in zip(one["layers"], two["layers"], strict=True)] == [True, True, True, True, False]
 
 
 def test_it_runs_as_a_user_without_rights_and_finds_its_parts(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_an_image_is_built_on_a_base_that_is_locked_by_digest(
 
     parts = {**inputs, "base_pins": outputs.files["pins"]}
     assert "base.tar" not in eject._into(tmp_path / "out", PARAMS, parts)
-    assert f"FROM {pins['image']} AS runtime\n" in (tmp_path / "out" / "Dockerfile").read_text()
+    assert f"FROM {pins['image']} AS sources\n" in (tmp_path / "out" / "Dockerfile").read_text()
     readme = (tmp_path / "out" / "README.md").read_text()
     assert f"The base is {pins['image']}, which the engine fetches." in readme
     assert "docker load" not in readme

@@ -137,4 +137,13 @@ def test_another_folder_user_umask_zone_language_and_number_of_cpus_give_the_sam
     assert artifacts(one) == artifacts(two)
     assert one.steps["image"].values == two.steps["image"].values
     assert one.steps["image"].values["config"].startswith("sha256:")
-    assert {"model", "int8/quantize", "base", "wheels", "server-layer", "model-layer", "image"} <= set(one.steps)
+    assert {
+        "model",
+        "int8/quantize",
+        "base",
+        "wheels",
+        "server-layer",
+        "bytecode-layer",
+        "model-layer",
+        "image",
+    } <= set(one.steps)

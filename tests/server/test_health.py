@@ -104,7 +104,7 @@ def test_the_running_server_says_what_it_was_started_with(tmp_path: Path) -> Non
 
 
 def test_a_check_loads_next_to_nothing(models: Path) -> None:
-    """It runs every few seconds on the server's CPUs, and the image has no bytecode: all that it loads is compiled."""
+    """It runs every few seconds on the server's CPUs."""
     code = (
         "import sys; before = set(sys.modules)\n"
         "from workbench.server import health\n"

@@ -91,7 +91,7 @@ def _model(project: Path, events: list[AnyEvent]) -> Path:
 
 
 def _seconds(events: list[AnyEvent]) -> float:
-    reused = [finished(events, step).reused for step in ("base", "wheels", "server-layer")]
+    reused = [finished(events, step).reused for step in ("base", "wheels", "server-layer", "bytecode-layer")]
     made = [not finished(events, step).reused for step in ("model-layer", "image")]
     if not all(reused + made):
         raise SystemExit("More or less than the model's layer and the image were made.")

@@ -38,12 +38,13 @@ UNPACKING = (
     "errors",
     "steps",
     "image.__init__",
+    "image.compile_sources",
     "image.layers",
     "image.omit",
     "image.unpack_wheels",
     "image.unwheel",
 )
-"""The modules of workbench that the build stage runs: they import one another and the standard library only."""
+"""The modules of workbench that the build stages run: they import one another and the standard library only."""
 
 _IGNORED = "# All but what the Dockerfile names.\n*\n!build\n!wheels\n!server.tar\n!model.tar\n"
 

@@ -32,6 +32,7 @@ from workbench.engine.load import archive, ensure_loaded, tag_of
 from workbench.errors import MachineLacks, StepFailed, UsageError
 from workbench.image import buildkit, downloads, oci, packed, registry_base, saved, tree, wheels
 from workbench.image.base import SUITES
+from workbench.image.compile_sources import FOLDER as BYTECODE
 from workbench.image.content import APP, MODELS, model_level
 from workbench.image.context import Content, LaidOut, lay_out, write_dockerfile
 from workbench.image.dockerfile import Parameters, render
@@ -40,7 +41,12 @@ from workbench.image.packed import Packed
 from workbench.image.unwheel import ROOT as WHEELS
 from workbench.steps import Emit, Outputs
 
-OURS = {"wheels": f"/{WHEELS.partition('/')[0]}", "server": f"/{APP}", "model": f"/{MODELS}"}
+OURS = {
+    "wheels": f"/{WHEELS.partition('/')[0]}",
+    "server": f"/{APP}",
+    "bytecode": f"/{BYTECODE}",
+    "model": f"/{MODELS}",
+}
 """The layers over the base, lowest first, and the one folder at the root that each of them fills."""
 
 _RUNTIME = ("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "StopSignal", "Labels")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import UsageError
+from workbench.image import compile_sources
 
 _SECOND = 1_000_000_000
 
@@ -52,13 +53,26 @@ RUN --mount=type=bind,source=build,target=/build \\
     --mount=type=bind,source=wheels,target=/wheels \\
     {_words(_unpacking(parameters))}
 
-# --- The runtime stage only copies: nothing runs in it, so it holds what is listed here and nothing else.
+# --- All sources. Nothing runs in this stage and in the last, so the image holds what they list and nothing else.
 # Each line is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
-FROM {_word(parameters.base)} AS runtime
+FROM {_word(parameters.base)} AS sources
 # By far the largest, and another only when a locked version changes.
 COPY --from=wheels /out/ /
 # A few KiB of source, another with each version of workbench; above the wheels, which it thereby never touches.
 ADD server.tar /
+
+# --- Their bytecode, by the image's own Python. Only /out leaves this stage.
+FROM sources AS bytecode
+# As above.
+# hadolint ignore=DL3002
+USER 0:0
+RUN --mount=type=bind,source=build,target=/build \\
+    {_words(_compiling(parameters))}
+
+# --- The image.
+FROM sources AS runtime
+# Without it each start would compile what it loads: the root is read-only.
+COPY --from=bytecode /out/ /
 # Last, for it changes most often: a new model is one new layer, and nothing else is built, sent or pulled again.
 # Both are tars, for what is unpacked keeps its times, where a folder that is copied gets the time of its transfer.
 ADD model.tar /
@@ -80,6 +94,12 @@ def _unpacking(parameters: Parameters) -> list[str]:
     module = ["-m", "workbench.image.unpack_wheels"]
     files = ["/build/wheels.json", "/wheels", "/build/omit.txt", "/out", str(parameters.created)]
     return [parameters.interpreter, "-B", *module, *files]
+
+
+def _compiling(parameters: Parameters) -> list[str]:
+    """The command of the stage that compiles."""
+    script = "/build/workbench/image/compile_sources.py"
+    return compile_sources.command(parameters.interpreter, script, "/", "/out", parameters.created)
 
 
 def _environment(pairs: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import workbench
 from workbench.errors import UsageError
 from workbench.image.base import SUITES
+from workbench.image.compile_sources import FOLDER as BYTECODE
 from workbench.image.content import APP, MODELS
 from workbench.image.downloads import sha256_of
 from workbench.image.layers import canonical
@@ -27,7 +28,7 @@ from workbench.steps import Emit, Outputs
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-ORDER = ("base", "wheels", "server", "model")
+ORDER = ("base", "wheels", "server", "bytecode", "model")
 """From what changes least to what changes most: a new model is one new layer."""
 
 HEALTHCHECK_ANNOTATION = "workbench.healthcheck"
@@ -50,6 +51,7 @@ def _environment(port: int, grpc: int | None, device: str) -> list[str]:
         # Nothing from the working folder is imported, nothing is written: the image runs read-only.
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": f"/{BYTECODE}",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
         "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
@@ -141,7 +143,7 @@ def digest_of(data: bytes) -> str:
 
 
 def assemble(inputs: Mapping[str, Path], params: Mapping[str, Any], emit: Emit) -> Outputs:
-    """Writes ``config`` and ``manifest`` over the layers' descriptors ``base``, ``wheels``, ``server``, ``model``.
+    """Writes ``config`` and ``manifest`` over the layers' descriptors :data:`ORDER`.
 
     ``model_file`` is the model itself, for the label with its digest. ``params``: ``name`` (the image's title),
     ``created`` (seconds since 1970), ``python`` (``"3.11"``), ``device`` (``cpu`` or ``cuda``), ``port`` and, where the

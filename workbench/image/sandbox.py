@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -152,7 +152,7 @@ class Container:
             command, outer = self._under_bubblewrap(env, info), {"PATH": os.environ.get("PATH", os.defpath)}
             descriptors = (ready, info)
         else:
-            command, outer = self._by_loader(), self._translated(env)
+            command, outer = by_loader(self.root, self._entrypoint()), self._translated(env)
             descriptors = (ready,)
         if self._cpus is not None:
             taskset = tools.found("taskset", "Install the package util-linux.")
@@ -187,16 +187,6 @@ class Container:
 
     def _entrypoint(self) -> list[str]:
         return [str(word) for word in (*self.image["Entrypoint"], *self.image.get("Cmd", ()))]
-
-    def _by_loader(self) -> list[str]:
-        libraries = sorted(path for path in (self.root / "usr/lib").glob("*-linux-gnu") if path.is_dir())
-        loader = next((path / name for path in libraries for name in _LOADERS if (path / name).is_file()), None)
-        if loader is None:
-            raise MachineLacks("The image has no loader that this machine knows.", "Install bubblewrap.")
-        path = ":".join(map(str, [*libraries, self.root / "usr/lib"]))
-        arguments = self._entrypoint()
-        inside = self.root / arguments[0].lstrip("/")
-        return [str(loader), "--inhibit-cache", "--library-path", path, str(inside), *arguments[1:]]
 
     def _translated(self, env: Mapping[str, str]) -> dict[str, str]:
         """The image's environment as seen from outside: paths that exist in the image get its root in front."""
@@ -312,6 +302,19 @@ class Container:
         if self._cgroup is not None:
             limits.remove(self._cgroup)
             self._cgroup = None
+
+
+def by_loader(root: Path, words: Sequence[str]) -> list[str]:
+    """The command that starts the program ``words[0]`` of the image unpacked in ``root``, by its own loader.
+
+    Raises MachineLacks where it has none for this machine.
+    """
+    libraries = sorted(path for path in (root / "usr/lib").glob("*-linux-gnu") if path.is_dir())
+    loader = next((path / name for path in libraries for name in _LOADERS if (path / name).is_file()), None)
+    if loader is None:
+        raise MachineLacks("The image has no loader that this machine knows.", "Install bubblewrap.")
+    path = ":".join(map(str, [*libraries, root / "usr/lib"]))
+    return [str(loader), "--inhibit-cache", "--library-path", path, str(root / words[0].lstrip("/")), *words[1:]]
 
 
 def _environment(pairs: Iterable[str]) -> dict[str, str]:

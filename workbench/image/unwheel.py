@@ -1,9 +1,9 @@
 """Wheels as the content of a layer: unpacked as the wheel specification says, without running anything.
 
 Pure and platform libraries go to one folder, ``.data/data`` beside them (as ``pip install --target`` does); scripts and
-headers are dropped, for nothing in the image starts or compiles them. No ``.pyc`` is made: it would depend on the
-interpreter that made it. ``RECORD`` is written anew with the files that are there, so that scanners and
-``importlib.metadata`` tell the truth.
+headers are dropped, for nothing in the image starts or compiles them. No ``.pyc`` is taken: the image's own interpreter
+makes them (:mod:`workbench.image.compile_sources`). ``RECORD`` is written anew with the files that are there, so that
+scanners and ``importlib.metadata`` tell the truth.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Where the server listens, by its environment and arguments, and the platform that started it.
 
-The health check (:mod:`workbench.server.health`) reads the same. The image has no bytecode, so what is imported here is
-compiled at each check, half of the standard library's usual modules for more time than the check itself takes: this
-module imports nothing but the errors.
+The health check (:mod:`workbench.server.health`) reads the same, in a new process each time, and half of the standard
+library's usual modules take more time to load than the check itself: this module imports nothing but the errors.
 """
 
 from __future__ import annotations

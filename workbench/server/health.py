@@ -9,8 +9,8 @@ same where a platform gives the container an argument, or its entrypoint is a sc
   once the models are loaded, and only as long as it takes requests.
 - API keys are no matter: probes need none.
 
-It runs every few seconds on the server's own CPUs, and the image has no bytecode, so it imports next to nothing:
-``_socket`` where ``socket`` takes three times as long as all the rest, and ``ssl`` only for TLS.
+It runs every few seconds on the server's own CPUs, so it imports next to nothing: ``_socket`` where
+``socket`` takes three times as long as all the rest, and ``ssl`` only for TLS.
 """
 
 from __future__ import annotations

@@ -12,13 +12,26 @@ RUN --mount=type=bind,source=build,target=/build \
     --mount=type=bind,source=wheels,target=/wheels \
     ["/usr/bin/python3.11", "-B", "-m", "workbench.image.unpack_wheels", "/build/wheels.json", "/wheels", "/build/omit.txt", "/out", "1700000000"]
 
-# --- The runtime stage only copies: nothing runs in it, so it holds what is listed here and nothing else.
+# --- All sources. Nothing runs in this stage and in the last, so the image holds what they list and nothing else.
 # Each line is one layer, in the order of how seldom it changes: all layers above a changed one are made again.
-FROM workbench.local/base:0123456789ab AS runtime
+FROM workbench.local/base:0123456789ab AS sources
 # By far the largest, and another only when a locked version changes.
 COPY --from=wheels /out/ /
 # A few KiB of source, another with each version of workbench; above the wheels, which it thereby never touches.
 ADD server.tar /
+
+# --- Their bytecode, by the image's own Python. Only /out leaves this stage.
+FROM sources AS bytecode
+# As above.
+# hadolint ignore=DL3002
+USER 0:0
+RUN --mount=type=bind,source=build,target=/build \
+    ["/usr/bin/python3.11", "-S", "-B", "-P", "-W", "ignore", "/build/workbench/image/compile_sources.py", "/", "/out", "1700000000"]
+
+# --- The image.
+FROM sources AS runtime
+# Without it each start would compile what it loads: the root is read-only.
+COPY --from=bytecode /out/ /
 # Last, for it changes most often: a new model is one new layer, and nothing else is built, sent or pulled again.
 # Both are tars, for what is unpacked keeps its times, where a folder that is copied gets the time of its transfer.
 ADD model.tar /
@@ -31,6 +44,7 @@ ENV HOME="/tmp" \
     PATH="/usr/local/bin:/usr/bin:/bin" \
     PYTHONDONTWRITEBYTECODE="1" \
     PYTHONPATH="/opt/wheels:/app" \
+    PYTHONPYCACHEPREFIX="/bytecode" \
     PYTHONSAFEPATH="1" \
     PYTHONUNBUFFERED="1" \
     PYTHONUTF8="1" \
