@@ -17,7 +17,7 @@ from digits_image import CREATED, Emit, Image
 from workbench.assets import asset
 from workbench.image import bytecode, compile_sources
 from workbench.image.contents import read_layer
-from workbench.image.sandbox import Container, method_here
+from workbench.image.sandbox import Container, Method, fenced, method_here
 from workbench.image.v2 import Client
 from workbench.server.session import open_session
 
@@ -33,25 +33,40 @@ def files_of(blob: Path) -> dict[str, str]:
 
 
 @pytest.mark.integration
-def test_another_way_to_start_the_images_python_and_another_name_of_its_root_give_the_same_bytes(
-    image: Image, root: Path, tmp_path: Path
+@pytest.mark.parametrize("method", ["bubblewrap", "loader"])
+def test_either_way_to_start_the_images_python_gives_the_same_bytes(
+    image: Image, root: Path, tmp_path: Path, method: Method
 ) -> None:
-    """By its loader, as the OCI builder does it, and in its own root, as BuildKit does."""
+    """In the image's own root, as BuildKit does it too, and by its loader, where the root has another name."""
+    if method == "bubblewrap" != method_here():
+        pytest.skip("bubblewrap does not work here")
+    bytecode.compiled(root, PYTHON, tmp_path, CREATED, method)
+    found = {f"/{path.relative_to(tmp_path)}": path for path in tmp_path.rglob("*.pyc")}
+    assert {path: digest(file) for path, file in found.items()} == files_of(image.files["bytecode_blob"])
+    assert {path.stat().st_mtime for path in (tmp_path / "bytecode").rglob("*")} == {CREATED}
+    assert {path.stat().st_mode & 0o7777 for path in found.values()} == {0o644}
+
+
+@pytest.mark.integration
+def test_the_images_python_is_fenced_off(root: Path, tmp_path: Path) -> None:
+    """It is somebody's program: it sees the image and what it is given, no network, and writes where it may."""
     if method_here() != "bubblewrap":
         pytest.skip("bubblewrap does not work here")
-    folder = Path(compile_sources.__file__).parent
-    words = compile_sources.command(PYTHON, "/tmp/build/compile_sources.py", "/", "/tmp/out", CREATED)
-    inside = [
-        *("bwrap", "--unshare-user", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"),
-        *("--bind", str(tmp_path), "/tmp", "--ro-bind", str(folder), "/tmp/build"),
-        *("--clearenv", "--setenv", "PYTHONHASHSEED", "77", "--setenv", "HOME", "/nowhere", "--", *words),
-    ]
-    subprocess.run(inside, check=True)
-    made = tmp_path / "out"
-    found = {f"/{path.relative_to(made)}": path for path in made.rglob("*.pyc")}
-    assert {path: digest(file) for path, file in found.items()} == files_of(image.files["bytecode_blob"])
-    assert {path.stat().st_mtime for path in (made / "bytecode").rglob("*")} == {CREATED}
-    assert {path.stat().st_mode & 0o7777 for path in found.values()} == {0o644}
+    (tmp_path / "secret").write_text("")
+    (tmp_path / "out").mkdir()
+    program = """if True:
+        import os, socket, sys
+        print(os.path.exists(sys.argv[1]), [name for _, name in socket.if_nameindex()], sorted(os.listdir("/tmp")))
+        open("/tmp/out/made", "w").close()
+        try:
+            open("/made", "w")
+        except OSError as error:
+            print(error.strerror)
+    """
+    words = fenced(root, [PYTHON, "-c", program, str(tmp_path / "secret")], {}, {"/tmp/out": tmp_path / "out"})
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False ['lo'] ['out']", "Read-only file system"]
+    assert (tmp_path / "out" / "made").exists()
 
 
 @pytest.mark.integration

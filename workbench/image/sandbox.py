@@ -317,5 +317,19 @@ def by_loader(root: Path, words: Sequence[str]) -> list[str]:
     return [str(loader), "--inhibit-cache", "--library-path", path, str(root / words[0].lstrip("/")), *words[1:]]
 
 
+def fenced(root: Path, words: Sequence[str], shown: Mapping[str, Path], written: Mapping[str, Path]) -> list[str]:
+    """The command that runs a program of the image unpacked in ``root`` under bubblewrap, without a network.
+
+    It sees the image, the paths ``shown`` and those it may write in, by their names below ``/tmp``.
+    """
+    places = (("--ro-bind", shown), ("--bind", written))
+    binds = [word for kind, paths in places for name, path in paths.items() for word in (kind, str(path), name)]
+    return [
+        *(tools.found("bwrap", "Install bubblewrap."), *_FENCE, "--unshare-net", "--ro-bind", str(root), "/"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *binds, "--clearenv", "--chdir", "/"),  # noqa: S108
+        *("--", *words),
+    ]
+
+
 def _environment(pairs: Iterable[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
