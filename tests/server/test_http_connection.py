@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -137,3 +138,20 @@ def test_one_that_was_used_meanwhile_is_kept() -> None:
         return (await answer(reader))[1]
 
     assert talk(client) == b"/second"
+
+
+def test_what_a_request_takes_does_not_grow_with_how_many_came_at_once() -> None:
+    async def client(_: Reader, __: Writer, ends: list[Connection]) -> list[float]:
+        while not ends:
+            await asyncio.sleep(0)
+        took = []
+        for count in (2_000, 16_000):
+            begun = time.thread_time()
+            ends[0].data_received(b"GET / HTTP/1.1\r\n\r\n" * count)
+            took.append((time.thread_time() - begun) / count)
+            while ends[0]._unanswered():
+                await asyncio.sleep(0)
+        return took
+
+    few, many = talk(client)
+    assert many < 3 * few

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._latest: Cycle | Whole | None = None
         """The request that came last."""
-        self._earlier: list[Cycle | Whole] = []
+        self._earlier: deque[Cycle | Whole] = deque()
         """Requests that were not answered yet when the next one came."""
         self._next: deque[Cycle] = deque()
         """Those of them that nobody has begun to answer."""
@@ -409,7 +409,9 @@ class Connection(asyncio.Protocol):
         else:
             self._pause_reading()
             self._next.append(cycle)
-            self._earlier = [*(each for each in self._earlier if not each.answered), before]
+            while self._earlier and self._earlier[0].answered:
+                self._earlier.popleft()
+            self._earlier.append(before)
 
     def _begin(self, direct: Direct, target: Target, body: bytes, *, keep_alive: bool) -> None:
         cycle = self._latest = Whole(self, keep_alive)
