@@ -149,9 +149,27 @@ def test_what_a_request_takes_does_not_grow_with_how_many_came_at_once() -> None
             begun = time.thread_time()
             ends[0].data_received(b"GET / HTTP/1.1\r\n\r\n" * count)
             took.append((time.thread_time() - begun) / count)
-            while ends[0]._unanswered():
+            while ends[0]._next:
                 await asyncio.sleep(0)
         return took
 
     few, many = talk(client)
     assert many < 3 * few
+
+
+def test_a_client_that_sends_requests_without_end_is_held_up_until_those_it_sent_are_answered() -> None:
+    async def client(reader: Reader, writer: Writer, ends: list[Connection]) -> int:
+        async def take() -> None:
+            while await reader.read(MAX_UNREAD):
+                pass
+
+        taking = asyncio.create_task(take())
+        most = 0
+        writer.write(request("/") * 50_000)
+        while not ends or ends[0]._clients.answered < 10_000:
+            await asyncio.sleep(0)
+            most = max(most, *(len(end._next) for end in ends), 0)
+        taking.cancel()
+        return most
+
+    assert talk(client) < 2 * MAX_UNREAD / len(request("/"))

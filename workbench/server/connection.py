@@ -204,10 +204,10 @@ class Connection(asyncio.Protocol):
         self._clients.answered += 1
         if self.transport.is_closing():
             return
-        self.resume_reading()
         if self._next:
             self._clients.run(self._next.popleft())
             return
+        self.resume_reading()
         self._idle_since = self._loop.time()
         if self._idle is None:
             self._idle = self._loop.call_later(self._clients.keep_alive, self._look_whether_idle)
