@@ -35,11 +35,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 Talk = Callable[[Reader, Writer, list[Connection]], Awaitable[Any]]
 
 
-def talk(client: Talk, keep_alive: int = 60) -> Any:
-    """What ``client`` returns, which gets a connection to a server with :func:`echo`, and the server's end of it."""
+def talk(client: Talk, keep_alive: int = 60, patience: float = 30, app: Any = echo) -> Any:
+    """What ``client`` returns, which gets a connection to a server with ``app``, and the server's end of it."""
 
     async def work() -> Any:
-        clients, ends = Clients(echo, keep_alive=keep_alive), []
+        clients, ends = Clients(app, keep_alive=keep_alive, patience=patience), []
 
         def end() -> Connection:
             ends.append(Connection(clients))
@@ -173,3 +173,52 @@ def test_a_client_that_sends_requests_without_end_is_held_up_until_those_it_sent
         return most
 
     assert talk(client) < 2 * MAX_UNREAD / len(request("/"))
+
+
+def test_each_request_has_its_own_time_to_arrive() -> None:
+    """Also where one begins in the piece in which the one before ends."""
+
+    async def client(reader: Reader, writer: Writer, ends: list[Connection]) -> None:
+        timers, whole = [], request("/", b"body")
+        writer.write(whole[:-1])
+        for _ in range(3):
+            while not ends or ends[0]._slow is None or ends[0]._slow in timers:
+                await asyncio.sleep(0)
+            timers.append(ends[0]._slow)
+            writer.write(whole[-1:] + whole[:-1])
+            await answer(reader)
+        assert all(timer.cancelled() for timer in timers)
+
+    talk(client)
+
+
+def test_who_sends_no_more_than_an_empty_line_is_cut_off() -> None:
+    async def client(reader: Reader, writer: Writer, _: Any) -> bytes:
+        writer.write(b"\r\n")
+        return await reader.read()
+
+    assert talk(client, patience=0.2) == b""
+
+
+def test_the_time_a_request_takes_to_arrive_does_not_count_while_nobody_reads_it() -> None:
+    """For an answer takes long, which the requests behind it wait for."""
+    go_on = asyncio.Event()
+
+    async def late(*words: Any) -> None:
+        await go_on.wait()
+        await echo(*words)
+
+    async def client(reader: Reader, writer: Writer, ends: list[Connection]) -> list[bytes]:
+        second = request("/b", b"body")
+        writer.write(request("/a") + second[:-1])
+        while not ends or not ends[0]._next:
+            await asyncio.sleep(0)
+        assert ends[0]._slow is None
+        go_on.set()
+        found = [(await answer(reader))[1]]
+        while ends[0]._slow is None:
+            await asyncio.sleep(0)
+        writer.write(second[-1:])
+        return [*found, (await answer(reader))[1]]
+
+    assert talk(client, app=late) == [b"/a", b"body"]

@@ -150,8 +150,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_known(self, direct: Direct, target: Target, body: bytes) -> None:
         self._begin(direct, target, body, keep_alive=True)
-        if self._slow is not None:
-            self._arrived()
+        self._arrived()
 
     def _parse(self, head: bytes, data: bytes) -> None:
         """Has the parser read ``data``, which may begin with the head of a request: if so, with ``head``."""
@@ -172,10 +171,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
-        if self._arriving:
+        if self._arriving and self._reading:
             self._wait_for_more()
-        elif self._slow is not None:
-            self._arrived()
         # The body of that request, or what has come of it, is all there is: by its length, the head ends where the
         # parser says too. And it begins with that request: what came before one is not part of it.
         if (
@@ -217,6 +214,8 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._reading = True
             self.transport.resume_reading()
+            if self._arriving:
+                self._wait_for_more()
 
     async def writable(self) -> None:
         """Returns when the client takes answers, or is gone."""
@@ -269,6 +268,7 @@ class Connection(asyncio.Protocol):
         if self._reading:
             self._reading = False
             self.transport.pause_reading()
+            self._arrived()  # it is not the client who takes long
 
     def _wait_for_more(self) -> None:
         if self._slow is None:
@@ -347,6 +347,7 @@ class Connection(asyncio.Protocol):
         if self._offered:
             return
         self._arriving = False
+        self._arrived()
         if self._fresh:
             self._hand_over(whole=True)
         elif isinstance(self._latest, Cycle) and not self._latest.answered:
