@@ -250,9 +250,9 @@ class Connection(asyncio.Protocol):
             self._refuse("CONNECT is not spoken here.")
             return
         lines = [f"{self._scope['method']} ".encode() + self._url + f" HTTP/{self._scope['http_version']}".encode()]
-        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._headers)
+        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._scope["headers"])
         left_out = (b"connection", b"upgrade", b"http2-settings")
-        lines += [b"%b: %b" % (name, value) for name, value in self._headers if name not in left_out]
+        lines += [b"%b: %b" % (name, value) for name, value in self._scope["headers"] if name not in left_out]
         lines += [b"connection: close"] if closes else []
         self._parser = self._new_parser()
         self._arriving = self._offered = False
@@ -326,6 +326,7 @@ class Connection(asyncio.Protocol):
             "query_string": query,
             "headers": self._headers,
         }
+        self._headers = []  # what is still to come follows the body, and is no header
         self._offered = parser.should_upgrade()
         if self._offered:
             return
