@@ -222,3 +222,28 @@ def test_the_time_a_request_takes_to_arrive_does_not_count_while_nobody_reads_it
         return [*found, (await answer(reader))[1]]
 
     assert talk(client, app=late) == [b"/a", b"body"]
+
+
+@pytest.mark.parametrize("extra", ["", "Connection: close\r\n"], ids=["idle", "said"])
+def test_one_that_is_closed_is_cut_off_where_the_client_does_not_take_what_it_was_answered(extra: str) -> None:
+    """Also where that is so little that the server does not wait for it with other answers."""
+
+    async def large(_: Any, __: Any, send: Any) -> None:
+        body = bytes(16 << 20)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def client(_: Reader, writer: Writer, ends: list[Connection]) -> None:
+        while not ends:
+            await asyncio.sleep(0)
+        clients = ends[0]._clients
+        ends[0].transport.set_write_buffer_limits(1 << 30)
+        clients.patience = clients.keep_alive = 0.1
+        writer.write(request("/", method="GET", extra=extra))
+        while not clients.answered:
+            await asyncio.sleep(0)
+        assert ends[0].transport.get_write_buffer_size()
+        while clients.connections:
+            await asyncio.sleep(0)
+
+    talk(client, app=large)

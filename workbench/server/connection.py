@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
         self._reading = True
         self._writable: asyncio.Event | None = None
         """Where the client does not take answers: set when it does again."""
@@ -99,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._clients.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        for timer in (self._idle, self._slow, self._full):
+        for timer in (self._idle, self._slow, self._full, self._closing):
             if timer is not None:
                 timer.cancel()
         self._let_go()
@@ -191,9 +192,15 @@ class Connection(asyncio.Protocol):
         if self._fresh:
             self._keep_alive = False
         elif self._latest is None or self._latest.answered:
-            self.transport.close()
+            self.close()
         else:
             self._latest.keep_alive = False
+
+    def close(self) -> None:
+        """Closes when the client has taken what it is answered, for which it may take as long as for a request."""
+        if self._closing is None:
+            self._closing = self._loop.call_later(self._clients.patience, self._cut_off)
+        self.transport.close()
 
     def on_answered(self) -> None:
         """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
@@ -285,7 +292,7 @@ class Connection(asyncio.Protocol):
         left = self._idle_since + keep_alive - self._loop.time()
         busy = self._arriving or bool(self._known_head) or (self._latest is not None and not self._latest.answered)
         if not busy and left <= 0:
-            self.transport.close()
+            self.close()
         else:
             self._idle = self._loop.call_later(keep_alive if busy else left, self._look_whether_idle)
 
@@ -430,7 +437,7 @@ class Connection(asyncio.Protocol):
         for cycle in unanswered:
             cycle.lost()
         self.transport.write(whole_answer(400, *error_answer(why), close=True))
-        self.transport.close()
+        self.close()
 
     def _unanswered(self) -> list[Cycle | Whole]:
         return [each for each in (*self._earlier, self._latest) if each is not None and not each.answered]

@@ -53,7 +53,7 @@ class Whole:
                 whole_answer(response.status, response.all_headers(), response.body, close=not self.keep_alive)
             )
             if not self.keep_alive:
-                connection.transport.close()
+                connection.close()
         connection.on_answered()
 
 
@@ -142,7 +142,7 @@ class Cycle:
         self._waits = False
         self._came.set()
         if not self.keep_alive:
-            connection.transport.close()
+            connection.close()
         connection.on_answered()
 
 
