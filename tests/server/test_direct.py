@@ -110,6 +110,8 @@ CHUNKED = (
     + b"\r\n0\r\n\r\n"
 )
 
+KEY = b"Authorization: Bearer secret\r\n"
+
 REQUESTS = [
     request(inputs(1, 2, 3)),
     request(inputs(4, 5, 6)),
@@ -160,6 +162,18 @@ def test_each_is_answered_as_if_it_were_alone(
     assert not shared.inferences
     assert all(head.startswith(b"POST ") for head in shared.heads)
     assert app._held == 0
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_what_follows_a_body_in_chunks_is_no_header(tmp_path: Path, short: bool) -> None:
+    """Who checks headers on the way, as a proxy does, has not seen it."""
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    app.keys = ApiKeys(["secret"])
+    said = []
+    for header, trailer in [(b"", KEY), (KEY, b"Content-Encoding: gzip\r\n")]:
+        whole = CHUNKED.replace(b"Host: here\r\n", b"Host: here\r\n" + header)[:-2] + trailer + b"\r\n"
+        said.append(talk(app, [whole], 1, Direct(app) if short else None)[0][9:12])
+    assert said == [b"401", b"200"]
 
 
 @pytest.fixture

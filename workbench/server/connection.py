@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._latest: Cycle | Whole | None = None
         """The request that came last."""
-        self._earlier: list[Cycle | Whole] = []
+        self._earlier: deque[Cycle | Whole] = deque()
         """Requests that were not answered yet when the next one came."""
         self._next: deque[Cycle] = deque()
         """Those of them that nobody has begun to answer."""
@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
         self._reading = True
         self._writable: asyncio.Event | None = None
         """Where the client does not take answers: set when it does again."""
@@ -99,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._clients.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        for timer in (self._idle, self._slow, self._full):
+        for timer in (self._idle, self._slow, self._full, self._closing):
             if timer is not None:
                 timer.cancel()
         self._let_go()
@@ -150,8 +151,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_known(self, direct: Direct, target: Target, body: bytes) -> None:
         self._begin(direct, target, body, keep_alive=True)
-        if self._slow is not None:
-            self._arrived()
+        self._arrived()
 
     def _parse(self, head: bytes, data: bytes) -> None:
         """Has the parser read ``data``, which may begin with the head of a request: if so, with ``head``."""
@@ -172,10 +172,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
-        if self._arriving:
+        if self._arriving and self._reading:
             self._wait_for_more()
-        elif self._slow is not None:
-            self._arrived()
         # The body of that request, or what has come of it, is all there is: by its length, the head ends where the
         # parser says too. And it begins with that request: what came before one is not part of it.
         if (
@@ -194,9 +192,15 @@ class Connection(asyncio.Protocol):
         if self._fresh:
             self._keep_alive = False
         elif self._latest is None or self._latest.answered:
-            self.transport.close()
+            self.close()
         else:
             self._latest.keep_alive = False
+
+    def close(self) -> None:
+        """Closes when the client has taken what it is answered, for which it may take as long as for a request."""
+        if self._closing is None:
+            self._closing = self._loop.call_later(self._clients.patience, self._cut_off)
+        self.transport.close()
 
     def on_answered(self) -> None:
         """Goes on with the next request. While clients are at it no timer is made for each answer: the one there is
@@ -204,10 +208,10 @@ class Connection(asyncio.Protocol):
         self._clients.answered += 1
         if self.transport.is_closing():
             return
-        self.resume_reading()
         if self._next:
             self._clients.run(self._next.popleft())
             return
+        self.resume_reading()
         self._idle_since = self._loop.time()
         if self._idle is None:
             self._idle = self._loop.call_later(self._clients.keep_alive, self._look_whether_idle)
@@ -217,6 +221,8 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._reading = True
             self.transport.resume_reading()
+            if self._arriving:
+                self._wait_for_more()
 
     async def writable(self) -> None:
         """Returns when the client takes answers, or is gone."""
@@ -251,9 +257,9 @@ class Connection(asyncio.Protocol):
             self._refuse("CONNECT is not spoken here.")
             return
         lines = [f"{self._scope['method']} ".encode() + self._url + f" HTTP/{self._scope['http_version']}".encode()]
-        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._headers)
+        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._scope["headers"])
         left_out = (b"connection", b"upgrade", b"http2-settings")
-        lines += [b"%b: %b" % (name, value) for name, value in self._headers if name not in left_out]
+        lines += [b"%b: %b" % (name, value) for name, value in self._scope["headers"] if name not in left_out]
         lines += [b"connection: close"] if closes else []
         self._parser = self._new_parser()
         self._arriving = self._offered = False
@@ -269,6 +275,7 @@ class Connection(asyncio.Protocol):
         if self._reading:
             self._reading = False
             self.transport.pause_reading()
+            self._arrived()  # it is not the client who takes long
 
     def _wait_for_more(self) -> None:
         if self._slow is None:
@@ -285,7 +292,7 @@ class Connection(asyncio.Protocol):
         left = self._idle_since + keep_alive - self._loop.time()
         busy = self._arriving or bool(self._known_head) or (self._latest is not None and not self._latest.answered)
         if not busy and left <= 0:
-            self.transport.close()
+            self.close()
         else:
             self._idle = self._loop.call_later(keep_alive if busy else left, self._look_whether_idle)
 
@@ -326,6 +333,7 @@ class Connection(asyncio.Protocol):
             "query_string": query,
             "headers": self._headers,
         }
+        self._headers = []  # what is still to come follows the body, and is no header
         self._offered = parser.should_upgrade()
         if self._offered:
             return
@@ -347,6 +355,7 @@ class Connection(asyncio.Protocol):
         if self._offered:
             return
         self._arriving = False
+        self._arrived()
         if self._fresh:
             self._hand_over(whole=True)
         elif isinstance(self._latest, Cycle) and not self._latest.answered:
@@ -409,7 +418,9 @@ class Connection(asyncio.Protocol):
         else:
             self._pause_reading()
             self._next.append(cycle)
-            self._earlier = [*(each for each in self._earlier if not each.answered), before]
+            while self._earlier and self._earlier[0].answered:
+                self._earlier.popleft()
+            self._earlier.append(before)
 
     def _begin(self, direct: Direct, target: Target, body: bytes, *, keep_alive: bool) -> None:
         cycle = self._latest = Whole(self, keep_alive)
@@ -426,7 +437,7 @@ class Connection(asyncio.Protocol):
         for cycle in unanswered:
             cycle.lost()
         self.transport.write(whole_answer(400, *error_answer(why), close=True))
-        self.transport.close()
+        self.close()
 
     def _unanswered(self) -> list[Cycle | Whole]:
         return [each for each in (*self._earlier, self._latest) if each is not None and not each.answered]

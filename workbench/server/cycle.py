@@ -53,7 +53,7 @@ class Whole:
                 whole_answer(response.status, response.all_headers(), response.body, close=not self.keep_alive)
             )
             if not self.keep_alive:
-                connection.transport.close()
+                connection.close()
         connection.on_answered()
 
 
@@ -112,7 +112,8 @@ class Cycle:
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._waits = False
         if not self.disconnected and not self.answered:
-            connection.resume_reading()
+            if self.more_body:  # else it is others that the client is held up for
+                connection.resume_reading()
             await self._came.wait()
             self._came.clear()
         if self.disconnected or self.answered:
@@ -141,7 +142,7 @@ class Cycle:
         self._waits = False
         self._came.set()
         if not self.keep_alive:
-            connection.transport.close()
+            connection.close()
         connection.on_answered()
 
 
