@@ -361,6 +361,12 @@ def test_the_connection_is_closed_after_the_last_answer(app: App, last: bytes) -
     assert answered.count(b"connection: close") == 1
 
 
+def test_many_that_offer_to_speak_something_else_at_once_are_all_answered(app: App) -> None:
+    offer = request(inputs(), extra="Connection: Upgrade\r\nUpgrade: h2c\r\n")
+    answered, _ = talk(app, [offer * 1200], 1200, Direct(app))
+    assert answered.count(b" 200 OK") == 1200
+
+
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
 def test_who_takes_too_long_for_a_body_is_cut_off_and_not_before_for_being_idle(app: App, known: bool) -> None:
     whole = request(inputs())

@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._waits = False
         """Whether the client waits to be told to send the body."""
         self._offered = False
-        """Whether the client offers to speak another protocol, see :meth:`_ignore_upgrade`."""
+        """Whether the client offers to speak another protocol, see :meth:`_without_offer`."""
         self._fresh = False
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
@@ -155,16 +155,20 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, head: bytes, data: bytes) -> None:
         """Has the parser read ``data``, which may begin with the head of a request: if so, with ``head``."""
-        try:
-            target = self._fed(data)
-        except httptools.HttpParserError:
-            self._fresh = False
-            self._let_go()
-            self._refuse("Invalid HTTP request received.")
-            return
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-            return
+        while True:
+            try:
+                target = self._fed(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._scope["method"] == "CONNECT":
+                    self._refuse("CONNECT is not spoken here.")
+                    return
+                head, data = b"", self._without_offer() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self._fresh = False
+                self._let_go()
+                self._refuse("Invalid HTTP request received.")
+                return
         came = 0.0 if target is None else target.length
         if self._fresh:
             if self._target is not None and not self._waits and self._is_worth_waiting(self._target):
@@ -247,15 +251,12 @@ class Connection(asyncio.Protocol):
         self._parser.feed_data(data)
         return self._taken
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Reads a request anew without its offer to speak something else, after which ``rest`` came.
+    def _without_offer(self) -> bytes:
+        """The head of the request that has come, without its offer to speak something else, for a new parser.
 
         The parser takes what follows such a head for that other protocol, where the offer is accepted. Here it never
         is, and what follows is the request's body, as clients that offer HTTP/2 send it.
         """
-        if self._scope["method"] == "CONNECT":
-            self._refuse("CONNECT is not spoken here.")
-            return
         lines = [f"{self._scope['method']} ".encode() + self._url + f" HTTP/{self._scope['http_version']}".encode()]
         closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._scope["headers"])
         left_out = (b"connection", b"upgrade", b"http2-settings")
@@ -263,7 +264,7 @@ class Connection(asyncio.Protocol):
         lines += [b"connection: close"] if closes else []
         self._parser = self._new_parser()
         self._arriving = self._offered = False
-        self.data_received(b"\r\n".join(lines) + _END + rest)
+        return b"\r\n".join(lines) + _END
 
     def _new_parser(self) -> Any:
         parser = httptools.HttpRequestParser(self)
