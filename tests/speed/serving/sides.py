@@ -1,4 +1,5 @@
-"""Who is measured: ours and five others, each installed in an environment of its own and started as it documents.
+"""Who is measured: ours, five others, and what none can go below, each installed in an environment of its own and
+started as it documents.
 
 Every side opens its session by the same function, so with the same options and one thread, and has one worker. Access
 logs are off where that can be said.
@@ -22,6 +23,8 @@ from wrk import Request
 
 PEERS = Path(__file__).parent / "peers"
 OURS = "workbench"
+FLOOR = "bare uvloop"
+"""No peer: what nobody can go below."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Side:
 
 
 def all_sides(folder: Path) -> list[Side]:
-    """Ours first."""
+    """Ours first, last the floor."""
     runtime = ("onnxruntime", "numpy")
     server = (ROOT / "assets" / "image" / "requirements.txt").read_text().splitlines()
     ours = [line for line in server if line and not line.startswith("#")]
@@ -155,6 +158,14 @@ def all_sides(folder: Path) -> list[Side]:
             ("python", str(PEERS / "kserve_service.py")),
             _protocol(binary=True),
             "binary tensor extension",
+        ),
+        Side(
+            FLOOR,
+            folder / "floor",
+            ("uvloop", *runtime),
+            ("python", str(PEERS / "floor_service.py"), "{port}"),
+            _protocol(binary=True),
+            "not read",
         ),
     ]
 
