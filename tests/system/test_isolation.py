@@ -162,11 +162,17 @@ def _in_the_fence(write: Write) -> bool:
 
 def strangers(seen: Seen) -> set[Contact]:
     """Whom the run talked to that is not itself. The Docker command, asked for its version, looks for its engine."""
-    return {contact for contact in seen.contacts if not _is_loopback(contact) and not _is_dockers_own(contact)}
+    known = (_is_loopback, _is_dockers_own, _is_in_the_fence)
+    return {contact for contact in seen.contacts if not any(each(contact) for each in known)}
 
 
 def _is_dockers_own(contact: Contact) -> bool:
     return contact.by.program.endswith("/docker") and contact.family == "AF_UNIX"
+
+
+def _is_in_the_fence(contact: Contact) -> bool:
+    """bubblewrap asks the kernel for a loopback in the network of its own, which reaches nobody."""
+    return contact.by.program.endswith("/bwrap") and contact.by.fenced and contact.family == "AF_NETLINK"
 
 
 def _is_loopback(contact: Contact) -> bool:
