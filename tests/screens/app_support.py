@@ -51,6 +51,7 @@ def drive(app: WorkbenchApp, flow: Callable[[Any], Awaitable[None]], size: tuple
 async def until(pilot: Any, what: Callable[[], bool]) -> None:
     """Lets the app go on until ``what`` is so; the test's time limit ends what never comes."""
     while not what():
+        assert pilot.app.is_running, "the app has ended; what broke it is told below"
         await pilot.pause(0.02)
 
 

@@ -105,7 +105,7 @@ def test_a_model_is_taken_its_recipe_seen_written_and_opened(project: Path) -> N
         assert form.query_one("#calibrate", Input).placeholder == "models/calibrate.npz (found)"
         seen = preview(form)
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen))
+        await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.stage is not None)
         assert (project / "recipes/digits.yaml").read_text() == seen
         stage = app.screen.query_one(CompressStage)
         await until(pilot, lambda: stage.query_one("#variants", Rows).row_count == 4)
