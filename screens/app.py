@@ -96,6 +96,7 @@ class WorkbenchApp(App[None]):
         """The error that ended the app, where one did."""
         self._settings = settings or Settings()
         self._feed = Feed(lambda view: self.post_message(Seen(view)))
+        self._started = False
         self._runs = ProjectView(())
         self._said = ""
 
@@ -116,7 +117,11 @@ class WorkbenchApp(App[None]):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        """Looks at the runs: after the first painting, which it would take the processor from."""
+        """Looks at the runs: after the first painting, which it would take the processor from, or when something is
+        opened before it, by a key typed ahead: what waits for the painting of a screen that was left is not called."""
+        if self._started:
+            return
+        self._started = True
         # What is loaded stays. Collections that walk through it fall among the keys: 20 ms each.
         gc.collect()
         gc.freeze()
@@ -164,17 +169,18 @@ class WorkbenchApp(App[None]):
 
     async def open_recipe(self, recipe: str, stage: str = "compress") -> None:
         """Shows the stages of a recipe, with its newest run."""
-        screen = WorkspaceScreen(self.project, recipe, stage=stage)
-        await self.push_screen(screen, self._left)
-        screen.show_project(self._runs)
+        await self._open(WorkspaceScreen(self.project, recipe, stage=stage))
 
     async def open_run(self, folder: Path) -> None:
         """Shows the run of a run folder."""
         recipe = next((each.state.recipe for each in self._runs.runs if each.folder == folder), "")
-        screen = WorkspaceScreen(self.project, recipe, stage="run", folder=folder)
+        await self._open(WorkspaceScreen(self.project, recipe, stage="run", folder=folder))
+        self._follow(folder)
+
+    async def _open(self, screen: WorkspaceScreen) -> None:
+        self._start()
         await self.push_screen(screen, self._left)
         screen.show_project(self._runs)
-        self._follow(folder)
 
     def _follow(self, folder: Path) -> None:
         self._feed.follow("run", RunSource(folder, SampleSource(folder / "samples.jsonl")))

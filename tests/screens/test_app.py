@@ -99,6 +99,21 @@ def test_a_run_at_work_moves_on_and_one_whose_process_is_gone_has_died(tmp_path:
     drive(app, flow)
 
 
+def test_a_run_that_is_opened_before_the_first_painting_is_followed(
+    tmp_path: Path, commands: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a key typed ahead: what waits for the painting of a screen that was left is not called."""
+    folder = record(run_events(), run_folder(tmp_path))
+    app = WorkbenchApp(tmp_path)
+    monkeypatch.setattr(app, "call_after_refresh", lambda *_: True)
+
+    async def flow(pilot: Any) -> None:
+        await app.open_run(folder)
+        await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.view is not None)
+
+    drive(app, flow)
+
+
 def test_a_key_says_the_command_a_user_would_type_and_its_error_stands_on_the_screen(
     tmp_path: Path, commands: list[str]
 ) -> None:
