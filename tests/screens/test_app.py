@@ -110,6 +110,8 @@ def test_a_run_that_is_opened_before_the_first_painting_is_followed(
     async def flow(pilot: Any) -> None:
         await app.open_run(folder)
         await until(pilot, lambda: isinstance(app.screen, WorkspaceScreen) and app.screen.view is not None)
+        assert app.screen.view.folder == folder  # type: ignore[attr-defined]
+        assert app.screen.view.state.status == "done"  # type: ignore[attr-defined]
 
     drive(app, flow)
 

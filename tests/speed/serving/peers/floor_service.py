@@ -1,7 +1,7 @@
 """The least that a server on uvloop takes: it finds where a request ends, runs the model, and says always the same.
 
 It understands nothing of what it is asked and answers nothing that helps anybody. What another server takes more is for
-that; what this one takes, no server in Python can save.
+that; what this one takes, no server on CPython and uvloop can save.
 """
 
 import asyncio
