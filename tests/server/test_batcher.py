@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from server_models import affine, lookup, write_model
 
+from workbench.server import batcher as batcher_module
 from workbench.server import model as model_module
 from workbench.server.batcher import Batcher, Limits
 from workbench.server.errors import RequestError
@@ -122,6 +123,31 @@ def test_where_joining_gains_nothing_nobody_waits_for_others(make: Any) -> None:
 
     run(work())
     assert model.rows == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("moment", "runs"), [(60.0, [3, 3, 3]), (0.0, [1, 2, 3])])
+def test_runs_of_a_quick_model_follow_on_each_other_for_a_moment_before_they_are_answered(
+    make: Any, monkeypatch: pytest.MonkeyPatch, moment: float, runs: list[int]
+) -> None:
+    monkeypatch.setattr(batcher_module, "TURN", moment)
+    model, batcher = make(joins=1)
+    had_run = []
+
+    async def work() -> None:
+        all_there = asyncio.Event()
+
+        def answered(outcome: Any) -> None:
+            assert not isinstance(outcome, RequestError)
+            had_run.append(len(model.rows))
+            if len(had_run) == len(runs):
+                all_there.set()
+
+        for _ in runs:
+            batcher.submit(row(1), ["double"], answered)
+        await all_there.wait()
+
+    run(work())
+    assert had_run == runs
 
 
 def test_other_outputs_and_other_shapes_do_not_mix(make: Any, tmp_path: Path) -> None:

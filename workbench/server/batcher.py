@@ -1,7 +1,7 @@
 """Dynamic batching: concurrent requests to a model join into one run.
 
 Nobody waits while the model is idle. A quick model runs on the event loop: what arrives in one turn of the loop joins,
-and the run begins with the last of it.
+and the run begins with the last of it. Where more waits than one run takes, a few runs follow on each other.
 A slow one runs in a thread: what arrives while it runs joins the next run, so the wait grows with the load by itself.
 """
 
@@ -24,11 +24,11 @@ import numpy as np
 from workbench.server.errors import RequestError
 from workbench.server.exchange import current
 from workbench.server.meter import Meter
+from workbench.server.model import SLOW_NS, Model
 from workbench.server.tensors import Array
 
 if TYPE_CHECKING:
     from workbench.server.input_stats import InputStatistics
-    from workbench.server.model import Model
 
 Key = tuple[object, ...]
 Outcome = list[Array] | RequestError
@@ -40,6 +40,11 @@ _log = logging.getLogger(__name__)
 _WEIGHT = 0.1
 """Of the newest run in the running mean of what a row costs."""
 
+
+TURN = SLOW_NS / 2e9
+"""Seconds within which runs of a quick model follow on each other, before any of them is answered. After a request has
+been answered and another one read, less of the model is left in the processor's caches. Only shorter runs than this
+follow another one, so the event loop is held no longer than by one run that is just quick enough."""
 
 _MOMENT = 0.05
 """Seconds: the way of a message may differ by as much."""
@@ -240,9 +245,26 @@ class Batcher:
         batch = self._take()
         if not batch:
             return
-        if not self.model.slow:
-            self._end(batch, *_carry_out(self.model, batch))
-            return
+        if self.model.slow:
+            self._run_apart(batch)
+        else:
+            self._run_here(batch)
+
+    def _run_here(self, batch: list[Request]) -> None:
+        """A run of a quick model, on the event loop, and those after it that begin within a moment."""
+        end = time.perf_counter() + TURN
+        ran = []
+        while batch:
+            ran.append((batch, *_carry_out(self.model, batch)))
+            if self.model.slow or self.model.undecided or time.perf_counter() > end:
+                break
+            batch = self._take()
+        for each in ran:
+            self._end(*each)
+        self._go_on()
+
+    def _run_apart(self, batch: list[Request]) -> None:
+        """A run of a slow model, in a thread."""
         self._running = True
         try:
             run = asyncio.get_running_loop().run_in_executor(self._pool, _carry_out, self.model, batch)
@@ -257,6 +279,7 @@ class Batcher:
             return
         self._running = False
         self._end(batch, *done.result())
+        self._go_on()
 
     def _lost(self, batch: list[Request]) -> None:
         """Of a batch that nobody computes: the pool is shut down, for the server ends."""
@@ -266,11 +289,10 @@ class Batcher:
                 self.meter.fail("model")
                 request.end(RequestError(503, "the server ends before this request was computed"))
         self._left(len(batch))
-        if self._waiting:
-            self._plan()
+        self._go_on()
 
     def _end(self, batch: list[Request], outcomes: Sequence[Outcome], begun: float, seconds: float) -> None:
-        """Hands the outcomes to those who wait, and goes on."""
+        """Hands the outcomes to those who wait."""
         meter = self.meter
         rows = sum([request.rows for request in batch])
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
@@ -295,6 +317,9 @@ class Batcher:
                 self._follow(request, outcome)
         meter.last_ns = time.time_ns()
         self._left(len(batch))
+
+    def _go_on(self) -> None:
+        """After runs: what is next."""
         if self.model.undecided:
             self._decide()
         elif self._waiting:
