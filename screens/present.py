@@ -102,18 +102,22 @@ def change(variant: Variant) -> Cell:
 
 
 def _comparisons(found: list[Variant]) -> Iterator[Cell]:
-    """What the paired comparison of each variant rests on."""
     for each in found:
-        compare = mapping(each.evaluate, "compare")
-        said = []
-        if (flipped := number(compare.get("flipped"))) is not None:
-            said.append(f"{quantity(int(flipped), 'prediction')} flipped")
-        if (p := number(compare.get("p_value"))) is not None:
-            said.append(f"McNemar p = {p:.2g}")
-        if (fidelity := number(compare.get("fidelity"))) is not None:
-            said.append(f"cosine to original {fidelity:.4f}")
-        if said:
-            yield cell(f"{each.name}: {', '.join(said)}", "dim")
+        if said := basis(each):
+            yield cell(f"{each.name}: {said}", "dim")
+
+
+def basis(variant: Variant) -> str:
+    """What the paired comparison of a variant with the original rests on; empty where there is none."""
+    compare = mapping(variant.evaluate, "compare")
+    said = []
+    if (flipped := number(compare.get("flipped"))) is not None:
+        said.append(f"{quantity(int(flipped), 'prediction')} flipped")
+    if (p := number(compare.get("p_value"))) is not None:
+        said.append(f"McNemar p = {p:.2g}")
+    if (fidelity := number(compare.get("fidelity"))) is not None:
+        said.append(f"cosine to original {fidelity:.4f}")
+    return ", ".join(said)
 
 
 def significance(compare: Mapping[str, Any]) -> tuple[str, Tone]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from screens import words
 from screens.blocks import Block, Cell, cell, row
 from screens.candidates import Candidate, chain_words
-from screens.present import GATE_TONES, change
+from screens.present import GATE_TONES, basis, change
 from screens.words import ABSENT, items, mapping, number, part, quantity
 from workbench.events import RunState
 
@@ -69,7 +69,7 @@ def _compared(found: Candidate) -> Iterator[Block]:
             row(metric.get("name", "metric"), _beside(value), f"{words.count(evaluate.get('samples'))} samples")
         )
     if compare:
-        rows.append(row("change to original", Cell(_beside(change(found.variant).text)), _basis(found)))
+        rows.append(row("change to original", Cell(_beside(change(found.variant).text)), basis(found.variant)))
     for level in ("p50", "p95", "p99"):
         if own:
             taken = own.get(f"{level}_ns")
@@ -84,18 +84,6 @@ def _compared(found: Candidate) -> Iterator[Block]:
 
 def _beside(text: str) -> str:
     return " ".join(text.split())
-
-
-def _basis(found: Candidate) -> str:
-    compare = mapping(found.variant.evaluate, "compare")
-    said = []
-    if (flipped := number(compare.get("flipped"))) is not None:
-        said.append(f"{quantity(int(flipped), 'prediction')} flipped")
-    if (p := number(compare.get("p_value"))) is not None:
-        said.append(f"McNemar p = {p:.2g}")
-    if (fidelity := number(compare.get("fidelity"))) is not None:
-        said.append(f"cosine {fidelity:.4f}")
-    return ", ".join(said)
 
 
 def _conditions(found: Candidate) -> Iterator[Cell]:
