@@ -275,9 +275,9 @@ def _identity(path: Path) -> tuple[int, int, int]:
 def _conclude(run: Run) -> events.RunFinished:
     """What follows on a plan that was carried out: the lock and its commit, or the verdict of a replay."""
     if run.request.mode != "replay":
-        from workbench.record import record
+        from workbench.relock import relock
 
-        if record(run):
+        if relock(run):
             run.finish()
         return events.RunFinished(status="done", exit_code=0)
     from workbench.replay import conclude

@@ -1,4 +1,4 @@
-"""The end of a run: writing down what came out, and committing it."""
+"""The end of a run: what came out goes into the lock, and that into git."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from workbench.run import Run
 
 
-def record(run: Run) -> bool:
+def relock(run: Run) -> bool:
     """Writes and commits the lock if an artifact changed or a figure left its interval and tolerance.
 
     Returns whether the lock says what came out: never with ``--set`` or ``--until``, for that is not what the recipe
