@@ -398,17 +398,91 @@ def test_from_runs_that_are_refused_nothing_is_learnt(make: Any, tmp_path: Path)
     assert learnt == [1]
 
 
-def test_rows_that_touch_each_other_are_never_joined(tmp_path: Path) -> None:
-    """That an axis is dynamic does not say that it counts rows: a softmax over it mixes them."""
-    softmax = write_model(
-        tmp_path / "softmax.onnx",
-        [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+def _tensors(*tensors: tuple[str, int, list[Any]]) -> list[Any]:
+    return [helper.make_tensor_value_info(*each) for each in tensors]
+
+
+def _softmax(path: Path) -> Path:
+    inputs, outputs = ("x", TensorProto.FLOAT, ["n", 3]), ("y", TensorProto.FLOAT, ["n", 3])
+    return write_model(path, [helper.make_node("Softmax", ["x"], ["y"], axis=0)], _tensors(inputs), _tensors(outputs))
+
+
+def _from_the_mean(path: Path) -> Path:
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0]),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    inputs, outputs = ("tokens", TensorProto.INT64, ["length"]), ("y", TensorProto.FLOAT, ["length"])
+    return write_model(path, nodes, _tensors(inputs), _tensors(outputs))
+
+
+def _times_the_sum(path: Path) -> Path:
+    nodes = [
+        helper.make_node("ReduceSum", ["tokens"], ["sum"]),
+        helper.make_node("Mul", ["tokens", "sum"], ["y"]),
+    ]
+    inputs, outputs = ("tokens", TensorProto.INT64, ["length"]), ("y", TensorProto.INT64, ["length"])
+    return write_model(path, nodes, _tensors(inputs), _tensors(outputs))
+
+
+def _sorted(path: Path, largest: int) -> Path:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["count"]),
+        helper.make_node("TopK", ["x", "count"], ["y", "places"], axis=0, largest=largest),
+    ]
+    return write_model(
+        path, nodes, _tensors(("x", TensorProto.FLOAT, ["n"])), _tensors(("y", TensorProto.FLOAT, ["n"]))
     )
-    model = Model("m", "1", softmax, 1)
+
+
+def _nearest(path: Path, *before: str) -> Path:
+    """How far it is from each of the queries to the nearest of the places, which are others' too."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["query", "second"], ["queries"]),
+        helper.make_node("Unsqueeze", ["place", "first"], ["places"]),
+        helper.make_node("Sub", ["queries", "places"], ["way"]),
+        helper.make_node("ReduceL2", ["way"], ["ways"], axes=[2], keepdims=0),
+        helper.make_node("ReduceMin", ["ways"], ["y"], axes=[1], keepdims=0),
+        *[helper.make_node("Identity", [name], [f"{name}_too"]) for name in before],
+    ]
+    names = ["query", *before, "place"]
+    weights = [numpy_helper.from_array(np.array([at], np.int64), name) for at, name in enumerate(("first", "second"))]
+    return write_model(
+        path,
+        nodes,
+        _tensors(*[(name, TensorProto.FLOAT, [f"of_{name}", 3]) for name in names]),
+        _tensors(("y", TensorProto.FLOAT, ["n"]), *[(f"{name}_too", TensorProto.FLOAT, ["n", 3]) for name in before]),
+        weights,
+    )
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(_softmax, id="a softmax over them"),
+        pytest.param(_from_the_mean, id="their mean is taken away"),
+        pytest.param(_times_the_sum, id="their sum multiplies them"),
+        pytest.param(lambda path: _sorted(path, 1), id="sorted down"),
+        pytest.param(lambda path: _sorted(path, 0), id="sorted up"),
+        pytest.param(_nearest, id="the nearest of another input"),
+        pytest.param(lambda path: _nearest(path, "more"), id="the nearest of another input but one"),
+    ],
+)
+def test_rows_that_touch_each_other_are_never_joined(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    """That an axis is dynamic does not say that it counts rows: it may be a sequence, or mix them otherwise."""
+    model = Model("m", "1", write(tmp_path / "m.onnx"), 1)
     model.warm_up(64)
     assert model.joins == 1
+    assert model.max_batch == 0
+
+
+def test_rows_of_several_inputs_join_where_they_do_not_touch(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    nodes = [helper.make_node("Concat", names, ["y"], axis=1)]
+    inputs, output = [(name, TensorProto.INT64, ["n", 2]) for name in names], ("y", TensorProto.INT64, ["n", 10])
+    model = Model("m", "1", write_model(tmp_path / "m.onnx", nodes, _tensors(*inputs), _tensors(output)), 1)
+    assert model.has_rows()
 
 
 @pytest.fixture
@@ -467,7 +541,7 @@ def test_a_slow_model_is_ready_after_one_run_and_tries_the_rest_after_its_first_
     found = run(work())
     assert [each[0].shape[0] for each in found] == [1, 3, 1]
     assert not model.undecided
-    assert sum(tried) == 5
+    assert sum(tried) == 1 + 1 + 1 + 2 + 3
     assert model.joins < model.most_joins == 64
 
 
