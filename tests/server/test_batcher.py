@@ -485,6 +485,23 @@ def test_rows_of_several_inputs_join_where_they_do_not_touch(tmp_path: Path) -> 
     assert model.has_rows()
 
 
+def test_a_model_that_takes_only_so_many_rows_joins_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be memory that is short. That more were tried keeps nobody from starting."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["rows"]),
+        helper.make_node("Gather", ["table", "rows"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.zeros(9, np.float32), "table"), numpy_helper.from_array(np.array(0), "first")]
+    inputs, outputs = ("x", TensorProto.FLOAT, ["n", 3]), ("y", TensorProto.FLOAT, ["n", 3])
+    path = write_model(tmp_path / "m.onnx", nodes, _tensors(inputs), _tensors(outputs), weights)
+    monkeypatch.setattr(Model, "_timed", lambda self, feed: (self.run(feed, list(self.outputs)), 0.001))
+    model = Model("m", "1", path, 1)
+    assert model.warm_up(64) == ""
+    assert model.joins == model.max_batch == 8
+
+
 @pytest.fixture
 def costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Model, list[int]]]:
     """Makes a model whose runs are said to take ``cost(rows)`` seconds, and the list of rows of its runs."""

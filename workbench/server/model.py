@@ -133,7 +133,13 @@ class Model:
                 self._settle()
                 return
             feed = {spec.name: np.repeat(_zeros(spec), rows, axis=0) for spec in self.inputs.values()}
-            self._go_on(rows, min(self._seconds(feed) for _ in range(_RUNS)) / rows)
+            try:
+                seconds = min(self._seconds(feed) for _ in range(_RUNS))
+            except RequestError:  # so many are too many, for memory or for the model
+                self.max_batch = rows // 2
+                self._settle()
+                return
+            self._go_on(rows, seconds / rows)
 
     def _go_on(self, rows: int, cost: float) -> None:
         """Notes what a row costs in a run of ``rows``, and joins twice as many next; none more where twice the rows did
