@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from server_models import Ask, affine, asker, load_models, lookup, write_model
 
 from workbench.server.app import App
@@ -159,6 +161,25 @@ def test_what_is_not_there_is_said(ask: Ask, path: str, method: str, status: int
     answered, answer = ask(path, {"instances": [[1, 2, 3]]} if method == "POST" else None, method)
     assert answered == status
     assert answer["error"]
+
+
+def test_a_model_without_inputs_answers(tmp_path: Path) -> None:
+    """What it gives may come from chance, or from what it was made with."""
+    constant = write_model(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["weight"], [name]) for name in ("y", "z")],
+        [],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("y", [2]), ("z", ["n"]))],
+        [numpy_helper.from_array(np.array([1, 2], np.float32), "weight")],
+    )
+    ask = asker(App(load_models({"m": {"1": constant}}), 10_000))
+    status, answer = ask("/v2/models/m/infer", {"inputs": []})
+    assert status == 200
+    assert [each["data"] for each in answer["outputs"]] == [[1, 2], [1, 2]]
+    assert ask("/v1/models/m:predict", {"inputs": {}}) == (200, {"outputs": {"y": [1, 2], "z": [1, 2]}})
+    status, answer = ask("/v1/models/m:predict", {"instances": [{}]})
+    assert status == 400
+    assert "ask by 'inputs' instead" in answer["error"]
 
 
 nested = st.recursive(

@@ -163,6 +163,8 @@ class Model:
 
     def rows_and_key(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[int, tuple[object, ...]]:
         """How many rows a request has, and what it has in common with those that it may join."""
+        if not feed:
+            return 1, ()
         if self.joins == 1 and not self.undecided:
             array = feed[next(iter(self.inputs))]
             return len(array) or 1 if array.ndim else 1, ()
@@ -182,7 +184,8 @@ class Model:
         return self._two_rows() is not None
 
     def _axes_are_open(self) -> bool:
-        return all(spec.shape[:1] == (-1,) for spec in (*self.inputs.values(), *self.outputs.values()))
+        specs = (*self.inputs.values(), *self.outputs.values())
+        return bool(self.inputs) and all(spec.shape[:1] == (-1,) for spec in specs)
 
     def _two_rows(self) -> tuple[float, float] | None:
         """Seconds of a run of one row and of two; None where the first axis does not count rows."""

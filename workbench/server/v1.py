@@ -130,7 +130,7 @@ def written(asked: AskedV1, results: Sequence[Array]) -> dict[str, Any]:
     if len(results) == 1:
         [array] = results
         return {"predictions": array.tolist() if array.ndim else [array.item()]}
-    count = len(next(iter(asked.feed.values())))
+    count = len(next(iter(asked.feed.values()), ()))
     for name, array in zip(asked.outputs, results, strict=True):
         if not array.ndim or len(array) != count:
             raise RequestError(
