@@ -77,7 +77,7 @@ def test_who_asks_how_a_model_is_takes_no_turn(serve: Callable[..., App]) -> Non
     for _ in range(4):
         assert ask("/v2/models/m/ready")[0] == ask("/v2/models/m")[0] == 200
         seen += versions_of(ask, 1)
-        assert ask("/v2/models/m/ready")[0] == 200
+        assert ask("/v1/models/m")[0] == 200
     assert sorted(seen) == ["1", "1", "2", "2"]
 
 

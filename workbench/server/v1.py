@@ -69,7 +69,7 @@ async def answer(app: App, words: Sequence[str], scope: Scope, body: Body) -> Re
             return found
         case [name] | [name, "versions", _] if not colon:
             allow(scope, "GET")
-            app.repository.get(name, *words[2:])
+            app.repository.look_up(name, *words[2:])
             await body.read()
             return Response(encode({"name": name, "ready": app.ready}), 200 if app.ready else 503)
         case [name] | [name, "versions", _] if verb == "predict":
