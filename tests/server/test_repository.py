@@ -139,6 +139,24 @@ def test_a_file_that_changed_is_loaded_anew_and_others_stay(serve: Callable[...,
     assert ask(INFER, BODY)[1]["outputs"][0]["data"] == [30, 30, 30]
 
 
+def test_a_file_that_changed_is_loaded_anew_though_another_failed_beside_it(
+    serve: Callable[..., App], folder: Path
+) -> None:
+    """Of the loading that failed nothing came to serve, so nothing of it may pass for what is served."""
+    app = serve()
+    ask = asker(app)
+    affine(folder / "new.onnx", 10.0).replace(folder / "m" / "1" / "model.onnx")
+    other = folder / "m" / "2" / "model.onnx"
+    other.unlink()
+    other.write_bytes(b"nonsense")
+    assert load(ask)[0] == 400
+    other.unlink()
+    affine(other, 20.0)
+    assert load(ask)[0] == 200
+    answers = [ask(f"/v2/models/m/versions/{version}/infer", BODY)[1]["outputs"][0]["data"] for version in "123"]
+    assert answers == [[10, 10, 10], [20, 20, 20], [3, 3, 3]]
+
+
 def test_unloading_takes_a_model_away_and_loading_brings_it_back(serve: Callable[..., App]) -> None:
     ask = asker(serve())
     assert {each["state"] for each in ask("/v2/repository/index", {})[1]} == {"READY"}

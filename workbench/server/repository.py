@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -209,7 +209,8 @@ class Loader:
         self._log = log
         # One thread: a second run at the same time would take the first one's cores.
         self._pool = ThreadPoolExecutor(1, "inference")
-        self._stamps: dict[tuple[str, str], object] = {}
+        # By what was loaded, not by name: what is loaded may never come to serve, for another version fails.
+        self._stamps: WeakKeyDictionary[Batcher, object] = WeakKeyDictionary()
 
     def load(self, name: str, version: str, path: Path) -> Batcher:
         """A model, warmed up; ServerError where it cannot be loaded."""
@@ -227,13 +228,14 @@ class Loader:
             from workbench.server.input_stats import InputStatistics
 
             statistics = InputStatistics(model.inputs, model.outputs, path.parent, self._follow)
-        self._stamps[name, version] = stamp
         joins = f"joins up to {model.joins} rows" if model.joins > 1 else "joins no requests"
         if model.undecided:
             joins = "how many rows it joins is found out in service"
         told = f"no warm-up on zeros: {trouble}" if trouble else f"{joins}, {model.row_seconds * 1e3:.3g} ms a row"
         self._log(f"loaded {name}/{version} in {meter.load_seconds:.2f} s {model.runs_on}; {told}")
-        return Batcher(model, self._limits, self._pool, meter, statistics)
+        loaded = Batcher(model, self._limits, self._pool, meter, statistics)
+        self._stamps[loaded] = stamp
+        return loaded
 
     def close(self) -> None:
         """Returns when nothing is computed any more, and nothing will be."""
@@ -260,7 +262,7 @@ class Loader:
     def is_of(self, before: Mapping[str, Batcher], version: str, files: Mapping[str, Path]) -> bool:
         """Whether a version that is loaded is still the file that lies there."""
         loaded = before.get(version)
-        return loaded is not None and self._stamps.get((loaded.model.name, version)) == _stamp(files[version])
+        return loaded is not None and self._stamps.get(loaded) == _stamp(files[version])
 
 
 def find_models(folder: Path) -> dict[str, dict[str, Path]]:
