@@ -601,6 +601,36 @@ def test_a_slow_model_learns_in_service_how_many_rows_to_join(
     assert len(seen) < 20
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_request_of_so_many_rows_that_a_quick_model_takes_long_leaves_the_event_loop(
+    make: Any, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Also where it comes after one that does not. Meanwhile the server says that it is well, and answers others."""
+    model, batcher = make(joins=4)
+    batcher._row_seconds = 0.001
+    monkeypatch.setattr(batcher_module, "TURN", 3600)
+    threads: dict[int, int] = {}
+    run_ = model.run
+
+    def noted(feed: Feed, outputs: list[str]) -> list[Array]:
+        threads[len(feed["x"])] = threading.get_ident()
+        found: list[Array] = run_(feed, outputs)
+        return found
+
+    monkeypatch.setattr(model, "run", noted)
+
+    async def work() -> Any:
+        asked = [batcher.infer(row(each), ["double"]) for each in range(before)]
+        return await asyncio.gather(*asked, batcher.infer(row(7, 100), ["double"]), batcher.infer(row(8), ["double"]))
+
+    *_, many, last = run(work())
+    assert (many[0].shape, many[0].max(), last[0].max()) == ((100, 3), 14, 16)
+    here = threading.get_ident()
+    assert (threads[1] == here, threads[100] == here) == (True, False)
+    assert batcher.meter.answered == before + 2
+    assert batcher.meter.waiting == 0
+
+
 def test_a_request_that_never_joins_counts_its_rows_all_the_same(make: Any) -> None:
     model, batcher = make(joins=1)
 

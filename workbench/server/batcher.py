@@ -245,23 +245,30 @@ class Batcher:
         batch = self._take()
         if not batch:
             return
-        if self.model.slow:
+        if self.model.slow or self._is_long(batch):
             self._run_apart(batch)
         else:
             self._run_here(batch)
+
+    def _is_long(self, batch: list[Request]) -> bool:
+        """Whether a run of a quick model is none that is quick, for one request has more rows than others join to."""
+        rows = batch[0].rows
+        return rows > self._rows_limit and rows * self._row_seconds > SLOW_NS / 1e9
 
     def _run_here(self, batch: list[Request]) -> None:
         """A run of a quick model, on the event loop, and those after it that begin within a moment."""
         end = time.perf_counter() + TURN
         ran = []
-        while batch:
+        while batch and not self._is_long(batch):
             ran.append((batch, *_carry_out(self.model, batch)))
-            if self.model.slow or self.model.undecided or time.perf_counter() > end:
-                break
-            batch = self._take()
+            over = self.model.slow or self.model.undecided or time.perf_counter() > end
+            batch = [] if over else self._take()
+        if batch:
+            self._run_apart(batch)
         for each in ran:
             self._end(*each)
-        self._go_on()
+        if not batch:
+            self._go_on()
 
     def _run_apart(self, batch: list[Request]) -> None:
         """A run of a slow model, in a thread."""
