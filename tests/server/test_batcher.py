@@ -339,6 +339,34 @@ def test_of_a_client_that_gave_up_nothing_is_kept_until_its_deadline(make: Any) 
     run(work())
 
 
+@pytest.mark.parametrize("ends", ["deadline", "client"])
+def test_of_a_request_that_is_over_nothing_is_kept_in_the_queue(make: Any, ends: str) -> None:
+    """Its body is not counted any more among those that the server holds, so there may be any number of others."""
+    model, batcher = make(slow=True)
+
+    async def work() -> None:
+        first = asyncio.create_task(batcher.infer(row(1), ["double"]))
+        await asyncio.to_thread(model.started.wait)
+        feed = row(2)
+        held = weakref.ref(feed["x"])
+        asked = asyncio.create_task(batcher.infer(feed, ["double"], timeout=0.001 if ends == "deadline" else None))
+        del feed
+        await asyncio.sleep(0)
+        if ends == "client":
+            asked.cancel()
+        await asyncio.wait([asked])
+        assert isinstance(asked.exception(), RequestError) if ends == "deadline" else asked.cancelled()
+        del asked
+        gc.collect()
+        assert held() is None
+        model.hold.set()
+        await first
+        await batcher.drained()
+
+    run(work())
+    assert model.rows == [1]
+
+
 def test_one_whose_answer_cannot_be_handed_over_does_not_harm_its_neighbours(make: Any) -> None:
     _, batcher = make()
     found: list[Any] = []

@@ -64,7 +64,10 @@ class Limits:
 class Request:
     """A request that waits. ``done`` gets what becomes of it, once."""
 
-    __slots__ = ("arrived", "deadline", "done", "exchange", "feed", "key", "late", "meter", "outputs", "over", "rows")
+    __slots__ = (
+        *("arrived", "deadline", "done", "exchange", "feed", "key", "late", "meter", "outputs", "over", "rows"),
+        "taken",
+    )
 
     def __init__(
         self, feed: dict[str, Array], outputs: list[str], rows: int, key: Key, done: Done, meter: Meter
@@ -81,6 +84,8 @@ class Request:
         self.exchange = current.get()
         self.over = False
         """Whether nobody waits any more."""
+        self.taken = False
+        """Whether it is part of a run."""
 
     def end(self, outcome: Outcome) -> None:
         """Hands over what became of it."""
@@ -107,6 +112,8 @@ class Request:
         """Nothing is held for it any more, and nothing is to happen later."""
         done, self.done = self.done, _nothing
         self.over = True
+        if not self.taken:  # it keeps its place in the queue, and what nobody counts any more is not to be there
+            self.feed = {}
         if self.late is not None:
             self.late.cancel()
             self.late = None
@@ -227,6 +234,7 @@ class Batcher:
                 if request.over:
                     self._left(1)
                     continue
+                request.taken = True
                 taken.append(request)
                 rows += request.rows
             if not group:
