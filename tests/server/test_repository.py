@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 import urllib.request
 import weakref
 from collections.abc import Callable
@@ -108,6 +109,32 @@ def test_a_shadow_that_fails_is_counted_and_harms_nobody(serve: Callable[..., Ap
 
     assert asyncio.run(work())[0].tolist() == [[1, 1, 1]]
     assert shadow.meter.failed == {"model": 1}
+
+
+def test_what_a_shadow_holds_is_bounded_as_bodies_are(serve: Callable[..., App]) -> None:
+    """The requests are answered, and their bodies not counted any more, while it still has them before it."""
+    app = serve(traffic={"1": 1}, shadow="2")
+    first, shadow, _ = app.repository
+    asked = _asked()
+    app._max_bodies = 5 * asked.feed["x"].nbytes
+
+    async def work() -> None:
+        hold = threading.Event()
+        shadow._pool.submit(hold.wait)
+        shadow.model.slow = True
+        try:
+            for _ in range(8):
+                await app.run(first, asked, app.repository.served("m"))
+            assert (shadow.meter.waiting, shadow.meter.failed) == (5, {"full": 3})
+        finally:
+            hold.set()
+        await shadow.drained()
+        await app.run(first, asked, app.repository.served("m"))
+        await shadow.drained()
+
+    asyncio.run(work())
+    assert (first.meter.answered, shadow.meter.answered) == (9, 6)
+    assert app._shadowed == 0
 
 
 def _asked() -> Any:

@@ -21,7 +21,7 @@ from workbench.server.errors import RequestError
 from workbench.server.exchange import current
 from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
 from workbench.server.repository import Repository, Served, Traffic
-from workbench.server.tensors import Array
+from workbench.server.tensors import Array, size_in_memory
 
 if TYPE_CHECKING:
     from workbench.server.api_keys import ApiKeys
@@ -105,6 +105,8 @@ class App:
         """The numbers of all workers, where there are several."""
         self._max_bodies = max_bodies or 8 * max_body
         self._held = 0
+        self._shadowed = 0
+        """Bytes of what shadows wait for."""
         self.change_repository = change_repository
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,10 +213,32 @@ class App:
         """Has a request computed, or answered from the cache, as :meth:`Batcher.submit` does; where it may go to any
         version of ``served``, its shadow gets a copy."""
         if served is not None and served.shadow is not None and served.shadow is not batcher:
-            _shadow(served.shadow, asked)
+            self._shadow(served.shadow, asked)
         if self.cache is not None:
             return self.cache.submit(batcher, asked, done, in_flight)
         return batcher.submit(asked.feed, asked.outputs, done, asked.timeout, in_flight)
+
+    def _shadow(self, batcher: Batcher, asked: Asked) -> None:
+        """Has computed what nobody sees but the numbers; what goes wrong is among them.
+
+        The request may be answered long before, and its body counted no more. So what shadows hold is counted by
+        itself: a copy that would make it more than that of all bodies may be is refused, as by a full queue.
+        """
+        size = sum(map(size_in_memory, asked.feed.values()))
+        if self._shadowed + size > self._max_bodies:
+            batcher.meter.fail("full")
+            return
+
+        def done(_: object) -> None:
+            self._shadowed -= size
+
+        outputs = [name for name in asked.outputs if name in batcher.model.outputs]
+        exchange = current.get()
+        current.set(None)  # it is no part of the exchange that caused it
+        with contextlib.suppress(RequestError):  # a full queue, which the meter has counted
+            batcher.submit(asked.feed, outputs, done, asked.timeout)
+            self._shadowed += size
+        current.set(exchange)
 
     async def _statistics(self, what: str, words: list[str], scope: Scope, body: Body) -> Response:
         """The protocol's statistics extension, and in the same form what is known of inputs and outputs: of all
@@ -382,16 +406,6 @@ async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
             raise
         await body.discard()
         return route.refusal(error)
-
-
-def _shadow(batcher: Batcher, asked: Asked) -> None:
-    """Has computed what nobody sees but the numbers; what goes wrong is among them."""
-    outputs = [name for name in asked.outputs if name in batcher.model.outputs]
-    exchange = current.get()
-    current.set(None)  # it is no part of the exchange that caused it
-    with contextlib.suppress(RequestError):  # a full queue, which the meter has counted
-        batcher.submit(asked.feed, outputs, lambda _: None, asked.timeout)
-    current.set(exchange)
 
 
 def understood(batcher: Batcher, body: bytes, header: int | None) -> Asked:

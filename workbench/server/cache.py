@@ -8,7 +8,6 @@ same request the same way each time.
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from workbench.server.batcher import Batcher, Done, Outcome, Request
 from workbench.server.errors import RequestError
 from workbench.server.exchange import current
 from workbench.server.protocol import Asked
-from workbench.server.tensors import Array, TensorSpec, to_bytes
+from workbench.server.tensors import Array, TensorSpec, size_in_memory, to_bytes
 
 Key = tuple[int, bytes]
 
@@ -82,7 +81,7 @@ class ResponseCache:
         kept = [np.array(each) for each in results]
         for each in kept:
             each.flags.writeable = False
-        entry = Entry(kept, _ENTRY + sum(map(_size, kept)))
+        entry = Entry(kept, _ENTRY + sum(map(size_in_memory, kept)))
         if entry.size > self._limit or key in self._entries:
             return
         self._entries[key] = entry
@@ -104,9 +103,3 @@ def request_digest(asked: Asked, inputs: Mapping[str, TensorSpec]) -> bytes:
         digest.update(repr(array.shape).encode())
         digest.update(to_bytes(array, spec.datatype) if array.dtype.hasobject else np.ascontiguousarray(array).data)
     return digest.digest()
-
-
-def _size(array: Array) -> int:
-    if array.dtype.hasobject:
-        return array.nbytes + sum(map(sys.getsizeof, array.ravel()))
-    return array.nbytes

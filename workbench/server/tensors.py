@@ -7,6 +7,7 @@ the binary tensor extension of the protocol over HTTP and ``raw_input_contents``
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -130,6 +131,13 @@ def to_bytes(array: Array, datatype: Datatype) -> bytes:
         return array.tobytes()
     elements = [str(element).encode() for element in array.ravel()]
     return b"".join(part for element in elements for part in (len(element).to_bytes(_LENGTH, "little"), element))
+
+
+def size_in_memory(array: Array) -> int:
+    """Bytes that it takes, with its strings where it has some."""
+    if array.dtype.hasobject:
+        return array.nbytes + sum(map(sys.getsizeof, array.ravel()))
+    return array.nbytes
 
 
 def named(names: Iterable[str]) -> str:
