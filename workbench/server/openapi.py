@@ -48,7 +48,7 @@ def document(app: App) -> Schema:
     paths: Schema = _fixed_paths(app)
     for name in app.repository.names():
         versions = app.repository.served(name).versions
-        model = app.repository.get(name).model
+        model = app.repository.look_up(name).model
         paths |= _model_paths(f"/v2/models/{name}", f"/v1/models/{name}", model)
         for version, batcher in versions.items():
             paths |= _model_paths(
@@ -93,7 +93,7 @@ def probe() -> Schema:
 def scoring(app: App, name: str, error: str) -> Schema:
     """The address at which a platform asks for predictions of model ``name``; ``error``: Error or Message, the schema
     of its refusals."""
-    model = app.repository.get(name).model
+    model = app.repository.look_up(name).model
     body = _json({"anyOf": [_v1_request(model), _v2_request(model)]})
     body["content"] |= {"text/csv": {"schema": {"type": "string"}}, OCTETS: {"schema": _OCTET_STRING}}
     answers = _json({"anyOf": [_v1_response(model), _v2_response(model)]})
