@@ -464,6 +464,27 @@ def test_sigterm_tells_who_watches_and_finishes_what_is_in_flight(lazy: Path) ->
         assert server.process.wait(60) == 0
 
 
+def test_a_second_signal_ends_what_is_in_flight(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait(60)
+        yield b""
+
+    settings = {"WORKBENCH_GRACE": "600", "WORKBENCH_CLIENT_PATIENCE": "600"}
+    with running(tmp_path, WORKBENCH_GRPC_PORT="0", **settings) as server, connected(server) as channel:
+        call = channel.stream_unary(INFER).future(messages(), timeout=60)
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING  # so the call before has arrived too
+        server.process.terminate()
+        assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+        assert call.code() in (Code.CANCELLED, Code.UNAVAILABLE)
+        never.set()
+
+
 def test_a_taken_port_is_named_before_models_are_loaded(tmp_path: Path) -> None:
     affine(tmp_path / "affine" / "1" / "model.onnx")
     with socket.create_server(("127.0.0.1", 0)) as taken:

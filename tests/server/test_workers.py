@@ -126,7 +126,8 @@ def until_replaced(server: Process, victim: psutil.Process) -> None:
         assert server.get("/v2/health/ready") == 200
 
 
-def test_sigterm_finishes_what_is_in_flight_in_every_worker(server: Process) -> None:
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to all, as Ctrl-C and systemd have it"])
+def test_sigterm_finishes_what_is_in_flight_in_every_worker(server: Process, to_all: bool) -> None:
     connections = [server.connect() for _ in range(8)]
     for connection in connections:
         connection.sendall(head(len(BODY), "Expect: 100-continue\r\n"))
@@ -134,12 +135,32 @@ def test_sigterm_finishes_what_is_in_flight_in_every_worker(server: Process) -> 
     children = workers(server)
     server.process.send_signal(signal.SIGTERM)
     until_refused(server)
+    for each in children if to_all else ():
+        each.send_signal(signal.SIGTERM)
     for connection in connections:
         with connection:
             connection.sendall(BODY)
             assert until_closed(connection).startswith(b"HTTP/1.1 200")
     assert server.end()[0] == 0
     assert not any(each.is_running() for each in children)
+
+
+def test_a_second_signal_to_the_parent_ends_what_is_in_flight_in_every_worker(models: Path) -> None:
+    server = Process(models, WORKBENCH_WORKERS="2", WORKBENCH_GRACE="600")
+    try:
+        connections = [server.connect() for _ in range(8)]
+        for connection in connections:
+            connection.sendall(head(len(BODY), "Expect: 100-continue\r\n"))
+            assert until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 100")
+        server.process.send_signal(signal.SIGTERM)
+        until_refused(server)
+        server.process.send_signal(signal.SIGTERM)
+        for connection in connections:
+            with connection, contextlib.suppress(ConnectionResetError):
+                assert until_closed(connection) == b""
+        assert server.end()[0] == 0
+    finally:
+        server.kill()
 
 
 def test_connections_are_spread_over_the_workers(server: Process) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 
+CUT_OFF = signal.SIGUSR1
+"""At which a worker ends what is in flight."""
+
 
 class Server:
     """Serves an application over HTTP, and over gRPC where the settings say so, until it is told to stop."""
@@ -56,10 +59,19 @@ class Server:
         self._pem = pem
         self._place = place
         self._stopping: asyncio.Event | None = None
+        self._over_grpc: Service | None = None
+        self._cutting_off: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT: unready at once, requests in flight finished. A second one ends those too."""
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Serves until SIGTERM or SIGINT: unready at once, requests in flight finished. A second one ends those too.
+
+        A worker does that at :data:`CUT_OFF` only, which its parent sends: what is sent to all processes at once, as
+        by Ctrl-C or systemd, arrives twice, for the parent tells of it as well.
+        """
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
+        if self._place is not None:
+            handlers[CUT_OFF] = self._cut_off
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             uvloop.run(self._serve())
         finally:
@@ -70,19 +82,18 @@ class Server:
         settings, ports = self._settings, {"port": self._listener.getsockname()[1]}
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        over_grpc: Service | None = None
         if settings.grpc_port >= 0:
             from workbench.server.grpc_service import Service
 
-            over_grpc = Service(self._app, float(settings.client_patience), share_port=self._place is not None)
-            ports["grpc_port"] = await over_grpc.start(settings.host, settings.grpc_port, self._pem)
+            self._over_grpc = Service(self._app, float(settings.client_patience), share_port=self._place is not None)
+            ports["grpc_port"] = await self._over_grpc.start(settings.host, settings.grpc_port, self._pem)
         accepting = await self._accept()
         _announce(settings.ready_fd, self._listener.getsockname()[0], ports, self._app, secure=self._secure is not None)
         await self._stopping.wait()
         accepting.close()
         ends = [self._finish()]
-        if over_grpc is not None:
-            ends.append(over_grpc.stop(settings.grace))
+        if self._over_grpc is not None:
+            ends.append(self._over_grpc.stop(settings.grace))
         await asyncio.gather(*ends)
         await self._app.repository.close()
 
@@ -113,10 +124,20 @@ class Server:
         self._app.ready = False
         if self._stopping is None:
             os._exit(0)  # nothing has been taken yet
-        if self._stopping.is_set():
-            self._loop.call_soon_threadsafe(self._clients.cut_off)
-        else:
+        if not self._stopping.is_set():
             self._loop.call_soon_threadsafe(self._stopping.set)
+        elif self._place is None:
+            self._cut_off()
+
+    def _cut_off(self, *_: object) -> None:
+        """Has nothing in flight waited for any longer."""
+
+        def end() -> None:
+            self._clients.cut_off()
+            if self._over_grpc is not None:
+                self._cutting_off = self._loop.create_task(self._over_grpc.stop(0))
+
+        self._loop.call_soon_threadsafe(end)
 
 
 def _announce(ready_fd: int, host: str, ports: Mapping[str, int], app: App, *, secure: bool) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from workbench.server.life import CUT_OFF
 from workbench.server.shared import Board
 from workbench.server.shared_stats import StatisticsBoard
 
@@ -95,7 +96,8 @@ class Parent:
         self._life: tuple[int, int] = (-1, -1)
 
     def run(self) -> int:
-        """Returns after SIGTERM or SIGINT, when all have ended, with 0; with another status where it gave up."""
+        """Returns after SIGTERM or SIGINT, when all have ended, with 0; with another status where it gave up. A second
+        one ends what is in flight."""
         wakeup, told = socket.socketpair()
         with wakeup, told, selectors.DefaultSelector() as selector:
             for end in (wakeup, told):
@@ -135,7 +137,10 @@ class Parent:
             ended = self._reap(selector)
             if ended is not None:
                 status = ended
-            if (ended is not None or {signal.SIGTERM, signal.SIGINT} & got) and not self._stopping:
+            told = bool({signal.SIGTERM, signal.SIGINT} & got)
+            if told and self._stopping:
+                self._signal(CUT_OFF)
+            if (ended is not None or told) and not self._stopping:
                 self._stopping = True
                 self._told_stop()
                 self._signal(signal.SIGTERM)
@@ -161,6 +166,7 @@ class Parent:
             # Until requests are taken there is nothing to finish.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: os._exit(0))
+            signal.signal(CUT_OFF, signal.SIG_IGN)
             selector.close()
             os.close(self._life[1])
             for descriptor in (reader, *(other.pipe for other in self._workers.values() if other.pipe >= 0)):
