@@ -10,9 +10,11 @@ import requests
 from server_models import affine, asker, load_models
 from server_process import Process, running
 
+from workbench.server.address import detect
 from workbench.server.api_keys import ApiKeys, read_keys
 from workbench.server.app import App, Response, Route
 from workbench.server.errors import RequestError, ServerError
+from workbench.server.platforms import install
 
 ONE = "0123456789abcdef-one"
 TWO = "TWOtwo+/._~-0123456789=="
@@ -74,11 +76,20 @@ def test_routes_of_their_own_need_a_key_unless_they_tell_of_health(tmp_path: Pat
 
     app = App(load_models({"affine": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
     app.keys = ApiKeys([ONE])
-    app.routes |= {"/ping": Route("GET", answer, open=True), "/invocations": Route("POST", answer)}
+    app.routes |= {"/ping": Route("GET", answer, open="GET"), "/invocations": Route("POST", answer)}
     ask = asker(app)
     assert ask("/ping")[0] == 200
     assert ask("/invocations", {})[0] == 401
     assert ask("/invocations", {}, headers=[(b"authorization", b"Bearer " + ONE.encode())])[0] == 200
+
+
+def test_a_platforms_probe_needs_no_key_where_predictions_have_the_same_address(tmp_path: Path) -> None:
+    app = App(load_models({"affine": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    app.keys = ApiKeys([ONE])
+    install(app, detect({"AIP_HEALTH_ROUTE": "/m", "AIP_PREDICT_ROUTE": "/m"}, ()))
+    ask = asker(app)
+    assert ask("/m")[0] == ask("/m", method="HEAD")[0] == 200
+    assert ask("/m", {"instances": [[1, 2, 3]]})[0] == ask("/m", method="PUT")[0] == 401
 
 
 def test_the_check_serves_other_transports() -> None:

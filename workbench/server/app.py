@@ -66,15 +66,15 @@ class Route:
 
     ``method``: what it takes, several with spaces between. ``refusal``: how it says what went wrong, where not as the
     protocol does. ``operations``: it in OpenAPI's words, by method, made with the module that has
-    them (workbench.server.openapi), which is loaded when somebody asks. ``open``: it tells of the server's health, and
-    needs no API key.
+    them (workbench.server.openapi), which is loaded when somebody asks. ``open``: those of its methods that tell
+    of the server's health, and need no API key.
     """
 
     method: str
     answer: Callable[[Scope, bytes], Awaitable[Response]]
     refusal: Callable[[RequestError], Response] | None = None
     operations: Callable[[Any], Mapping[str, Any]] | None = None
-    open: bool = False
+    open: str = ""
 
 
 class App:
@@ -159,7 +159,7 @@ class App:
 
     def _admit(self, scope: Scope, keys: ApiKeys) -> None:
         path = scope["path"]
-        if path in OPEN or ((route := self.routes.get(path)) is not None and route.open):
+        if path in OPEN or ((route := self.routes.get(path)) is not None and scope["method"] in route.open.split()):
             return
         keys.check(next((value for name, value in scope["headers"] if name == b"authorization"), None))
 

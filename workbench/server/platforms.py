@@ -76,7 +76,7 @@ def _probe(well: Callable[[], bool], said: bytes = b"ok") -> Route:
     async def probe(_scope: Scope, _body: bytes) -> Response:
         return Response(said, content_type=_TEXT) if well() else Response(b"not ready", 503, _TEXT)
 
-    return Route("GET", probe, operations=lambda words: words.probe(), open=True)
+    return Route("GET", probe, operations=lambda words: words.probe(), open="GET HEAD")
 
 
 def _health(app: App, platform: Platform) -> Route:
@@ -91,7 +91,7 @@ def _message(error: RequestError) -> Response:
 
 
 def _both(one: Route, other: Route) -> Route:
-    """Two routes at one address, told apart by their methods."""
+    """Two routes at one address, told apart by their methods; ``one`` is that of health."""
 
     async def either(scope: Scope, body: bytes) -> Response:
         return await (other if scope["method"] == other.method else one).answer(scope, body)
@@ -99,7 +99,7 @@ def _both(one: Route, other: Route) -> Route:
     def operations(words: Any) -> Mapping[str, Any]:
         return {**words.described(one), **words.described(other)}
 
-    return Route(f"{one.method} {other.method}", either, other.refusal, operations)
+    return Route(f"{one.method} {other.method}", either, other.refusal, operations, one.open)
 
 
 # --- predictions
