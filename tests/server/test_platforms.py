@@ -133,6 +133,16 @@ def test_one_of_several_models_has_to_be_named(on: Callable[..., Ask], tmp_path:
     assert on({}, "serve", models=models, model="n")("/invocations", {"instances": [1]})[1] == {"predictions": [[2, 3]]}
 
 
+def test_the_document_is_there_also_while_the_model_is_not(tmp_path: Path) -> None:
+    affine(tmp_path / "m" / "1" / "model.onnx")
+    with running(tmp_path, "serve", SAGEMAKER_BIND_TO_PORT="0", WORKBENCH_REPOSITORY="1") as server:
+        assert requests.post(f"{server.url}/v2/repository/models/m/unload", timeout=30).status_code == 200
+        assert requests.post(f"{server.url}/invocations", json=ROW, timeout=30).status_code == 404
+        document = requests.get(f"{server.url}/openapi.json", timeout=30)
+    assert document.status_code == 200
+    assert "post" in document.json()["paths"]["/invocations"]
+
+
 def test_rows_of_csv_are_instances(on: Callable[..., Ask]) -> None:
     ask = on({}, "serve")
     body = b'1,2,3\r\n\r\n"4", 5,6.5\n'

@@ -7,6 +7,7 @@ elements, that lists of a dynamic axis are equally long, that no input is given 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 import workbench
 from workbench.server.app import App, Route
+from workbench.server.errors import RequestError
 from workbench.server.model import Model
 from workbench.server.model_config import model_config
 from workbench.server.protocol import MAX_TIMEOUT_US
@@ -71,7 +73,8 @@ def document(app: App) -> Schema:
 def described(route: Route) -> Schema:
     """The operations of a route, by method."""
     if route.operations is not None:
-        return dict(route.operations(sys.modules[__name__]))
+        with contextlib.suppress(RequestError):  # the model that answers there is not loaded now
+            return dict(route.operations(sys.modules[__name__]))
     return {method.lower(): _operation("An address of this server", {200: {}}) for method in route.method.split()}
 
 
