@@ -464,6 +464,13 @@ def test_sigterm_tells_who_watches_and_finishes_what_is_in_flight(lazy: Path) ->
         assert server.process.wait(60) == 0
 
 
+def test_the_longest_body_that_the_settings_allow_goes_with_grpc(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    settings = {"WORKBENCH_GRPC_PORT": "0", "WORKBENCH_MAX_BODY": str(2**31)}
+    with running(tmp_path, **settings) as server, connected(server) as channel:
+        assert service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(asking(GOOD)).outputs
+
+
 def test_a_second_signal_ends_what_is_in_flight(tmp_path: Path) -> None:
     affine(tmp_path / "affine" / "1" / "model.onnx")
     never = threading.Event()

@@ -22,6 +22,8 @@ HEALTH = "grpc.health.v1.Health"
 MAX_RPCS = 4096
 """Most requests at once: one connection carries any number of them, and each takes memory before it is looked at."""
 
+_MOST = 2**31 - 1
+"""Bytes that grpcio can be told; no message of protobuf is longer."""
 _LOOKAHEAD = 64 << 10
 
 
@@ -35,7 +37,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", app.max_body),
+                ("grpc.max_receive_message_length", min(app.max_body, _MOST)),
                 # A few compressed bytes may hold any number of others, and the limit above counts the compressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.server_handshake_timeout_ms", int(1000 * patience)),
