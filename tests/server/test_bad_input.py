@@ -86,6 +86,7 @@ TINY = b'{"name":"x","shape":[0,3],"datatype":"FP32","data":[]}'
         pytest.param(AFFINE, {"inputs": [x(shape=[1.5, 3])]}, "int", id="half an extent"),
         pytest.param(AFFINE, {"inputs": [x(shape="1,3")]}, "shape", id="a shape that is text"),
         pytest.param(AFFINE, {"inputs": [x(shape=[1] * 10_000)]}, "does not fit", id="thousands of axes"),
+        pytest.param(AFFINE, {"inputs": [x(shape=[1] * 65)]}, "shape of 65 axes", id="more axes than are told"),
         pytest.param(AFFINE, {"inputs": [x(shape=[2**62, 3])]}, "elements", id="absurd product"),
         pytest.param(AFFINE, {"inputs": [x(shape=[2**70, 3])]}, "elements", id="extent beyond 64 bits"),
         pytest.param(AFFINE, {"inputs": [x(shape=[2**40, 0], data=[])]}, "shape", id="absurd product times zero"),

@@ -279,6 +279,20 @@ def test_thousands_of_tiny_tensors_do_not_become_many_bytes(tmp_path: Path) -> N
         )  # a tensor of two bytes takes a hundred: 1 GiB and more without care
 
 
+def test_a_shape_of_millions_of_axes_costs_next_to_nothing(tmp_path: Path) -> None:
+    """Each is a byte of the message, and eight in a list, and three in a text."""
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    shape = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1] * (15 << 20))
+    message = asking(shape).SerializeToString()
+    with running(tmp_path, WORKBENCH_GRPC_PORT="0") as server, connected(server) as channel:
+        assert raw_call(channel, asking(BARE).SerializeToString()) == Code.INVALID_ARGUMENT
+        server.forget_peak()
+        before = server.memory("VmRSS")
+        error = refused(lambda: channel.unary_unary(INFER)(message, timeout=60))
+        assert (error.code(), f"of {15 << 20} axes" in error.details()) == (Code.INVALID_ARGUMENT, True)
+        assert server.memory("VmHWM") - before < 400 << 20  # the parser alone takes 300, a list and a text 200
+
+
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
 def test_no_message_is_answered_with_an_error_of_the_server(channel: grpc.Channel, data: st.DataObject) -> None:

@@ -52,8 +52,8 @@ def asked_of(request: Any, model: Model, remaining: float | None) -> Asked:
         raise RequestError(400, f"there are {len(request.inputs)} inputs and {len(raw)} raw_input_contents")
     feed: dict[str, Array] = {}
     for place, tensor in enumerate(request.inputs):
+        spec = spec_of(tensor.name, tensor.datatype, tensor.shape, model.inputs)
         shape = list(tensor.shape)
-        spec = spec_of(tensor.name, tensor.datatype, shape, model.inputs)
         if "shared_memory_region" in tensor.parameters:
             raise RequestError(400, f"input {tensor.name!r}: the shared memory extension is not spoken here")
         if not raw:

@@ -24,6 +24,8 @@ MAX_EXTENT = 2**24
 """Most elements that the non-zero axes of a shape may span: a shape like [0, 2**40] costs the client nothing."""
 
 _LENGTH = 4
+_TOLD_AXES = 64
+"""A shape with more is told by their number: it may have millions, and one that fits has as many as the model's."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,13 @@ def named(names: Iterable[str]) -> str:
 
 
 def _check_shape(shape: Sequence[int], spec: TensorSpec) -> None:
-    fits = len(shape) == len(spec.shape)
-    for have, want in zip(shape, spec.shape, strict=False):
-        if have != want and (want != -1 or have < 0):
-            fits = False
+    fits = len(shape) == len(spec.shape) and all(
+        have == want or (want == -1 and have >= 0) for have, want in zip(shape, spec.shape, strict=True)
+    )
     if not fits:
+        told = str(list(shape)) if len(shape) <= _TOLD_AXES else f"of {len(shape)} axes"
         raise RequestError(
-            400,
-            f"input {spec.name!r}: shape {list(shape)} does not fit the model's {list(spec.shape)} (-1: any extent)",
+            400, f"input {spec.name!r}: shape {told} does not fit the model's {list(spec.shape)} (-1: any extent)"
         )
     if 0 in shape and prod(extent for extent in shape if extent) > MAX_EXTENT:
         raise RequestError(400, f"input {spec.name!r}: shape {list(shape)} is absurd")
