@@ -279,6 +279,23 @@ def test_thousands_of_tiny_tensors_do_not_become_many_bytes(tmp_path: Path) -> N
         )  # a tensor of two bytes takes a hundred: 1 GiB and more without care
 
 
+@pytest.mark.parametrize("of", ["inputs", "outputs"])
+def test_thousands_of_parameters_of_a_tensor_are_seen_before_the_parser_makes_them(server: Process, of: str) -> None:
+    def answered(count: int) -> tuple[Code, str]:
+        request = asking(GOOD, raw_input_contents=[bytes(80_000 - 12 * count)])
+        tensor = request.inputs[0] if of == "inputs" else request.outputs.add(name="double")
+        for number in range(count):
+            tensor.parameters[f"{number:04}"].SetInParent()
+        with connected(server) as channel:
+            error = refused(lambda: channel.unary_unary(INFER)(request.SerializeToString(), timeout=60))
+        return error.code(), error.details()
+
+    (code, details), (other, said) = answered(4000), answered(5000)
+    assert code == other == Code.INVALID_ARGUMENT
+    assert "has both contents and raw_input_contents" in details
+    assert "more than 4096 tensors, contents and parameters" in said
+
+
 def test_a_shape_of_millions_of_axes_costs_next_to_nothing(tmp_path: Path) -> None:
     """Each is a byte of the message, and eight in a list, and three in a text."""
     affine(tmp_path / "affine" / "1" / "model.onnx")

@@ -55,6 +55,8 @@ MAX_FIELDS = 4096
 
 _log = logging.getLogger(__name__)
 _LITTLE = 64 << 10
+_TENSORS = (5 << 3 | 2, 6 << 3 | 2)
+"""Tags of an inference's inputs and outputs, which have parameters of their own."""
 _TRACE = "traceparent"
 
 Method = Callable[[Any, Context], Awaitable[Any]]
@@ -233,19 +235,24 @@ def _parsed(message: bytes, kind: Any) -> Any:
 
 
 def _check_fields(message: bytes) -> None:
-    """RequestError 400 where a message has too many fields; what cannot be read is left to the parser.
+    """RequestError 400 where a message, with its tensors, has too many fields; what cannot be read is left to the
+    parser.
 
     Each is a tag, which says how it goes on, and then a number or a length and as many bytes
     (https://protobuf.dev/programming-guides/encoding/).
     """
-    at = fields = 0
-    while at < len(message):
-        fields += 1
-        if fields > MAX_FIELDS:
-            raise RequestError(400, f"the message has more than {MAX_FIELDS} tensors, contents and parameters")
-        tag, at = _varint(message, at)
-        value, at = _varint(message, at) if tag & 7 in (0, 2) else (0, at)
-        at += {0: 0, 1: 8, 2: value, 5: 4}.get(tag & 7, len(message))
+    fields = 0
+    parts = [(0, len(message))]
+    for part, (at, end) in enumerate(parts):  # which grows
+        while at < end:
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise RequestError(400, f"the message has more than {MAX_FIELDS} tensors, contents and parameters")
+            tag, at = _varint(message, at)
+            value, at = _varint(message, at) if tag & 7 in (0, 2) else (0, at)
+            if not part and tag in _TENSORS:
+                parts.append((at, min(at + value, end)))
+            at += {0: 0, 1: 8, 2: value, 5: 4}.get(tag & 7, len(message))
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
