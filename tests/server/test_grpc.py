@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
@@ -493,6 +496,39 @@ def test_sigterm_tells_who_watches_and_finishes_what_is_in_flight(lazy: Path) ->
         assert [answer.code() for answer in answers] == [Code.OK, Code.OK]
         assert late.code() == Code.UNAVAILABLE
         assert server.process.wait(60) == 0
+
+
+WATCHING = """
+import sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    for each in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+        print(each.status, flush=True)
+"""
+
+
+def test_a_client_that_hangs_is_not_kept_for_hours(tmp_path: Path) -> None:
+    """What it was answered and did not take would be held as long."""
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    with running(tmp_path, WORKBENCH_GRPC_PORT="0", WORKBENCH_CLIENT_PATIENCE="1") as server:
+        port = server.ready["grpc_port"]
+        command = [sys.executable, "-c", WATCHING, f"127.0.0.1:{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+            assert client.stdout is not None
+            try:
+                assert client.stdout.readline() == b"1\n"
+                client.send_signal(signal.SIGSTOP)
+                end = time.monotonic() + 30
+                while _connections(server, port) and time.monotonic() < end:
+                    pass
+                assert _connections(server, port) == []
+            finally:
+                client.kill()
+
+
+def _connections(server: Process, port: int) -> list[Any]:
+    open_ = psutil.Process(server.process.pid).net_connections("tcp")
+    return [each for each in open_ if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED]
 
 
 def test_the_longest_body_that_the_settings_allow_goes_with_grpc(tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ class Service:
                 # A few compressed bytes may hold any number of others, and the limit above counts the compressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.server_handshake_timeout_ms", int(1000 * patience)),
+                # What a client does not take is held until its connection is closed. One that has gone without a word,
+                # or hangs, is asked whether it is there, which it would be only after two hours by itself.
+                ("grpc.keepalive_time_ms", int(1000 * patience)),
+                ("grpc.keepalive_timeout_ms", int(1000 * patience)),
+                ("grpc.http2.ping_timeout_ms", int(1000 * patience)),
+                ("grpc.http2.max_pings_without_data", 0),
                 # What is not asked for yet stays with the client, but for so many bytes of each request.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
