@@ -659,6 +659,31 @@ def test_a_request_of_so_many_rows_that_a_quick_model_takes_long_leaves_the_even
     assert batcher.meter.waiting == 0
 
 
+def test_after_a_run_that_took_long_others_leave_the_event_loop_though_they_are_quick(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each that takes long after a quick one, as long texts after short ones, has all others wait for it."""
+    model, batcher = make()
+    monkeypatch.setattr(batcher_module, "APART", 2)
+    here: list[bool] = []
+    run_ = model.run
+
+    def noted(feed: Feed, outputs: list[str]) -> list[Array]:
+        here.append(threading.current_thread() is threading.main_thread())
+        found: list[Array] = run_(feed, outputs)
+        return found
+
+    monkeypatch.setattr(model, "run", noted)
+
+    async def work() -> None:
+        for most in (3600, 0, 3600, 3600, 3600):
+            monkeypatch.setattr(batcher_module, "STUCK", most)
+            await batcher.infer(row(1), ["double"])
+
+    run(work())
+    assert here == [True, True, False, False, True]
+
+
 def test_a_request_that_never_joins_counts_its_rows_all_the_same(make: Any) -> None:
     model, batcher = make(joins=1)
 

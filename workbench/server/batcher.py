@@ -46,6 +46,13 @@ TURN = SLOW_NS / 2e9
 been answered and another one read, less of the model is left in the processor's caches. Only shorter runs than this
 follow another one, so the event loop is held no longer than by one run that is just quick enough."""
 
+STUCK = 10 * SLOW_NS / 1e9
+"""Seconds: nobody else is to wait for a run of so long on the event loop, probes of health among them."""
+
+APART = 1000
+"""Runs that leave the event loop after one that took so long: a model that is quick for some values may be slow for
+others, and nothing tells them apart before."""
+
 _MOMENT = 0.05
 """Seconds: the way of a message may differ by as much."""
 
@@ -146,6 +153,8 @@ class Batcher:
         self._running = False
         self._last = 1
         self._row_seconds = model.row_seconds
+        self._apart = 0
+        """Runs that are still to leave the event loop, however quick the last one was."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -253,7 +262,7 @@ class Batcher:
         batch = self._take()
         if not batch:
             return
-        if self.model.slow or self._is_long(batch):
+        if self.model.slow or self._apart or self._is_long(batch):
             self._run_apart(batch)
         else:
             self._run_here(batch)
@@ -310,6 +319,10 @@ class Batcher:
         """Hands the outcomes to those who wait."""
         meter = self.meter
         rows = sum([request.rows for request in batch])
+        if seconds > STUCK and not self._is_long(batch):
+            self._apart = APART
+        elif self._apart:
+            self._apart -= 1
         self._row_seconds += _WEIGHT * (seconds / max(rows, 1) - self._row_seconds)
         meter.ran(rows, seconds)
         if self.model.joins < self.model.most_joins and not any(isinstance(each, RequestError) for each in outcomes):
