@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from server_models import Ask, affine, asker, chain, lookup, write_model
 from server_process import Process, running
 
@@ -167,6 +169,23 @@ def test_a_file_that_changed_is_loaded_anew_and_others_stay(serve: Callable[...,
     after = {each.model.version: each for each in app.repository}
     assert [after[version] is before[version] for version in "123"] == [True, True, False]
     assert ask(INFER, BODY)[1]["outputs"][0]["data"] == [30, 30, 30]
+
+
+def test_a_version_whose_weights_lie_in_a_file_of_their_own_is_loaded_anew_when_that_changes(
+    serve: Callable[..., App], folder: Path
+) -> None:
+    def write(to: Path, factor: float) -> Path:
+        model = onnx.load(chain(to / "model.onnx", 1, 3))
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((3, 3), factor, np.float32), "w0"))
+        onnx.save(model, to / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+        return to
+
+    write(folder / "m" / "4", 40.0)
+    ask = asker(serve())
+    assert ask(INFER, BODY)[1]["outputs"][0]["data"] == [120, 120, 120]
+    (write(folder / "new", 50.0) / "weights").replace(folder / "m" / "4" / "weights")
+    assert load(ask)[0] == 200
+    assert ask(INFER, BODY)[1]["outputs"][0]["data"] == [150, 150, 150]
 
 
 def test_a_file_that_changed_is_loaded_anew_though_another_failed_beside_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +142,8 @@ class Repository:
         ]
 
     async def load(self, name: str, traffic: Traffic | None = None) -> None:
-        """Loads the versions of a model that lie in the folder, anew those whose file is another, and drops the rest.
+        """Loads the versions of a model that lie in the folder, anew those of which a file is another, and drops the
+        rest.
 
         Requests are answered by those from before until all is loaded, and nothing changes where something fails.
         Raises RequestError 400 where a model or ``traffic`` is not usable, 404 where the folder has no such model.
@@ -260,7 +262,7 @@ class Loader:
         return found
 
     def is_of(self, before: Mapping[str, Batcher], version: str, files: Mapping[str, Path]) -> bool:
-        """Whether a version that is loaded is still the file that lies there."""
+        """Whether a version that is loaded is still what lies there."""
         loaded = before.get(version)
         return loaded is not None and self._stamps.get(loaded) == _stamp(files[version])
 
@@ -297,11 +299,13 @@ def _check(traffic: Traffic, wanted: Iterable[str], files: Mapping[str, Any]) ->
 
 
 def _stamp(path: Path) -> object:
+    """What is another once a file beside the model, such as that of its weights, or its own is another."""
     try:
-        found = path.stat()
+        with os.scandir(path.parent) as entries:
+            files = sorted(((each.name, each.stat()) for each in entries if each.is_file()), key=lambda each: each[0])
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return [(name, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in files]
 
 
 async def _drained(batchers: Iterable[Batcher]) -> None:
