@@ -260,6 +260,39 @@ def test_versions_that_share_requests_have_the_same_tensors(serve: Callable[...,
     assert "differ in their tensors" in answer["error"]
 
 
+def test_a_load_that_nobody_waits_for_goes_on_and_another_one_finds_it_done(
+    serve: Callable[..., App], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a deadline of gRPC that is shorter than a large model takes, and a client that tries again."""
+    repository = serve().repository
+    affine(folder / "m" / "4" / "model.onnx", 4.0)
+    begun, go_on = threading.Event(), threading.Event()
+    loads: list[str] = []
+    load_ = Loader.load
+
+    def held(self: Loader, name: str, version: str, path: Path) -> Any:
+        loads.append(version)
+        begun.set()
+        assert go_on.wait(30)
+        return load_(self, name, version, path)
+
+    monkeypatch.setattr(Loader, "load", held)
+
+    async def work() -> None:
+        first = asyncio.create_task(repository.load("m"))
+        await asyncio.to_thread(begun.wait)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(repository.load("m"))
+        await asyncio.sleep(0)
+        go_on.set()
+        await second
+
+    asyncio.run(work())
+    assert loads == ["4"]
+    assert repository.get("m").model.version == "4"
+
+
 @pytest.mark.parametrize("name", ["..", "../m", "none", ""])
 def test_only_models_of_the_folder_are_loaded(serve: Callable[..., App], name: str) -> None:
     assert load(asker(serve()), name)[0] == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -86,6 +86,7 @@ class Repository:
         # By names as clients say them: each is kept only while somebody holds it or waits for it.
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loading = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
 
     # --- answering
 
@@ -148,15 +149,25 @@ class Repository:
         Requests are answered by those from before until all is loaded, and nothing changes where something fails.
         Raises RequestError 400 where a model or ``traffic`` is not usable, 404 where the folder has no such model.
         """
-        async with self._lock(name):
-            await self._load(name, traffic or Traffic())
-            await _give_back()
+        await self._change(name, partial(self._load, name, traffic or Traffic()))
 
     async def unload(self, name: str) -> None:
         """Takes a model out of service; returns when what was asked of it has been answered. 404 as for ``get``."""
-        async with self._lock(name):
-            await self._unload(name)
-            await _give_back()
+        await self._change(name, partial(self._unload, name))
+
+    async def _change(self, name: str, change: Callable[[], Awaitable[None]]) -> None:
+        """Carries out a change of a model, one at a time, to its end: a thread that loads one cannot be stopped, and
+        who did not wait for it and asks again is to find it loaded, not to have it loaded once more beside."""
+
+        async def to_the_end() -> None:
+            async with self._lock(name):
+                await change()
+                await _give_back()
+
+        task = asyncio.create_task(to_the_end())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     async def _load(self, name: str, traffic: Traffic) -> None:
         files = _files(self._folder).get(name, {}) if self._folder is not None else {}
