@@ -21,6 +21,7 @@ from server_process import Process, running
 
 from workbench.server.app import App
 from workbench.server.errors import ServerError
+from workbench.server.model import Model
 from workbench.server.repository import Loader, Repository, Split, Traffic, find_models
 from workbench.server.routes import openapi_route
 
@@ -114,6 +115,28 @@ def test_a_shadow_that_fails_is_counted_and_harms_nobody(serve: Callable[..., Ap
 
     assert asyncio.run(work())[0].tolist() == [[1, 1, 1]]
     assert shadow.meter.failed == {"model": 1}
+
+
+def test_a_request_is_computed_before_its_copy_in_the_shadow(serve: Callable[..., App], monkeypatch: Any) -> None:
+    """Slow models share a thread: else each request would wait for the shadow's run as well as for its own."""
+    app = serve(traffic={"1": 1}, shadow="2")
+    first, shadow, _ = app.repository
+    first.model.slow = shadow.model.slow = True
+    ran: list[str] = []
+    run_ = Model.run
+
+    def noted(self: Model, feed: Any, outputs: list[str]) -> Any:
+        ran.append(self.version)
+        return run_(self, feed, outputs)
+
+    monkeypatch.setattr(Model, "run", noted)
+
+    async def work() -> None:
+        await app.run(first, _asked(), app.repository.served("m"))
+        await shadow.drained()
+
+    asyncio.run(work())
+    assert ran == ["1", "2"]
 
 
 def test_what_a_shadow_holds_is_bounded_as_bodies_are(serve: Callable[..., App]) -> None:

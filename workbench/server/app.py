@@ -212,11 +212,14 @@ class App:
     ) -> Request | None:
         """Has a request computed, or answered from the cache, as :meth:`Batcher.submit` does; where it may go to any
         version of ``served``, its shadow gets a copy."""
-        if served is not None and served.shadow is not None and served.shadow is not batcher:
-            self._shadow(served.shadow, asked)
-        if self.cache is not None:
-            return self.cache.submit(batcher, asked, done, in_flight)
-        return batcher.submit(asked.feed, asked.outputs, done, asked.timeout, in_flight)
+        try:
+            if self.cache is not None:
+                return self.cache.submit(batcher, asked, done, in_flight)
+            return batcher.submit(asked.feed, asked.outputs, done, asked.timeout, in_flight)
+        finally:
+            # After the request itself, which is not to wait for the run of a slow shadow.
+            if served is not None and served.shadow is not None and served.shadow is not batcher:
+                self._shadow(served.shadow, asked)
 
     def _shadow(self, batcher: Batcher, asked: Asked) -> None:
         """Has computed what nobody sees but the numbers; what goes wrong is among them.
