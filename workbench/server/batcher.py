@@ -49,9 +49,10 @@ follow another one, so the event loop is held no longer than by one run that is 
 STUCK = 10 * SLOW_NS / 1e9
 """Seconds: nobody else is to wait for a run of so long on the event loop, probes of health among them."""
 
-APART = 1000
+APART = 250
 """Runs that leave the event loop after one that took so long: a model that is quick for some values may be slow for
-others, and nothing tells them apart before."""
+others, and nothing tells them apart before. Where the machine was busy instead, the hops of so many to a thread and
+back take less than that run did."""
 
 _MOMENT = 0.05
 """Seconds: the way of a message may differ by as much."""
