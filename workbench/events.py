@@ -252,7 +252,8 @@ def _reduce_step(
                 ingredients=event.ingredients,
             )
         case StepFailed():
-            return change(step, status="failed", error=event.error, seconds=event.time - step.started)
+            seconds = event.time - step.started if step.started else 0.0  # what the machine lacks is said before
+            return change(step, status="failed", error=event.error, seconds=seconds)
 
 
 def _ended(step: StepState, status: str) -> StepState:

@@ -144,6 +144,8 @@ class Run:
                 self.at = step
                 self.stop.check()
                 self._step(step)
+        except Cancelled:
+            raise  # the run's end says so, of the step that is at work
         except WorkbenchError as error:
             self.log.write(events.StepFailed(step=self.at.id, error=error.as_record()))
             raise

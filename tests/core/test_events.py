@@ -39,6 +39,11 @@ def test_the_end_of_a_run_ends_its_steps() -> None:
     assert cancelled.exit_code == 130
 
 
+def test_a_step_that_failed_before_it_began_took_no_time() -> None:
+    state = replay_state([*story(), events.StepFailed(step="push", error={}, time=1.8e9)])
+    assert (state.steps["push"].status, state.steps["push"].seconds) == ("failed", 0.0)
+
+
 def test_reducing_never_changes_the_state_it_is_given() -> None:
     state = replay_state(story())
     before = repr(state)

@@ -108,12 +108,23 @@ def test_a_detached_run_goes_on_and_can_be_watched_listed_and_its_logs_read(proj
     assert workbench(project, "logs", folder.name, "nothing").returncode == 2
 
 
+def test_a_recipe_or_step_that_is_none_is_told_with_what_to_do(project: Path) -> None:
+    folder = workbench(project, "run", "recipes")
+    assert folder.returncode == 2
+    assert folder.stderr == "workbench: recipes cannot be read: Is a directory.\nName a recipe that you may read.\n"
+    for step, said in (("int8", "digits.yaml; did you mean"), ("xyz", "digits.yaml.\nIts steps: model, ")):
+        done = workbench(project, "run", "recipes/digits.yaml", "--until", step)
+        assert done.returncode == 2
+        assert f"There is no step {step} in {said}" in done.stderr
+
+
 def test_cancelling_ends_the_run_and_keeps_what_was_finished(project: Path) -> None:
     folder = start(project)
     until(folder, lambda state: state.steps.get("model") is not None and state.steps["model"].status == "done")
     assert workbench(project, "cancel", folder.name).returncode == 0
     state = runs.state_of(folder)
     assert (state.status, state.exit_code) == ("cancelled", 130)
+    assert "failed" not in statuses(state).values()
     assert list((project / ".workbench" / "tmp").iterdir()) == []
     assert statuses(run(project, "--until", "model")) == {"model": "reused"}
 
@@ -127,6 +138,14 @@ def test_an_interrupt_at_the_watching_command_cancels_the_run(project: Path) -> 
         process.communicate()
     assert process.returncode == 130
     assert runs.state_of(runs.all_runs(project)[0]).status == "cancelled"
+
+
+def test_an_interrupt_while_the_command_loads_says_nothing_and_is_130() -> None:
+    program = (
+        "from workbench import __main__\ndef stop(): raise KeyboardInterrupt\n__main__._command = stop\n__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_hangup_of_the_terminal_leaves_the_run_running(project: Path) -> None:
