@@ -54,8 +54,14 @@ def print_summary(summary: Summary, *, json: bool) -> None:
 def _line(summary: Summary) -> str:
     name = words.safe(summary.output)
     if summary.finished_before:
-        return f"{name} is finished already: {words.quantity(summary.rows, 'row')}"
+        return f"{name} is finished already: {_rows(summary)}"
     done = summary.rows - summary.resumed
     rate = f"{done / summary.seconds:,.0f} rows/s" if summary.seconds > 0 else ""
     before = f", {summary.resumed:,} of them before" if summary.resumed else ""
-    return f"{name}: {words.quantity(summary.rows, 'row')}{before}, in {words.clock(summary.seconds)} ({rate})"
+    return f"{name}: {_rows(summary)}{before}, in {words.clock(summary.seconds)} ({rate})"
+
+
+def _rows(summary: Summary) -> str:
+    """Those in the output, and where it is not all of them how many there were."""
+    scored = f"{summary.rows - summary.rejected:,} of " if summary.rejected else ""
+    return f"{scored}{words.quantity(summary.rows, 'row')}"

@@ -34,6 +34,7 @@ def export_variant(path: Path, variant: str | None, output: Path) -> str:
     if digest is None:
         raise UsageError(f"{name} is not in the store as the recipe is now.", cure)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(store.path(digest), output)
     except OSError as error:
         raise unwritable(output, error) from error

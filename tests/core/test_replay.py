@@ -166,11 +166,18 @@ def test_diff_shows_what_changed_in_recipe_and_lock(locked: Path) -> None:
 
 
 def test_export_gives_the_chosen_model_out(locked: Path, tmp_path: Path) -> None:
-    done = workbench(locked, "export", "recipes/digits.yaml", "int8", "-o", str(tmp_path / "m.onnx"))
+    done = workbench(locked, "export", "recipes/digits.yaml", "int8", "-o", str(tmp_path / "new" / "m.onnx"))
     assert done.returncode == 0, done.stderr
-    onnx.checker.check_model(onnx.load(tmp_path / "m.onnx"))
+    onnx.checker.check_model(onnx.load(tmp_path / "new" / "m.onnx"))
     assert workbench(locked, "export", "recipes/digits.yaml", "none", "-o", str(tmp_path / "n.onnx")).returncode == 2
     assert not (tmp_path / "n.onnx").exists()
+
+
+def test_a_store_that_gc_may_not_write_is_told(project: Path) -> None:
+    (project / ".workbench/store/locks/scratch").mkdir(parents=True)
+    done = workbench(project, "gc")
+    assert done.returncode == 6
+    assert "locks/scratch cannot be written: Is a directory." in done.stderr
 
 
 def test_status_and_gc(locked: Path) -> None:

@@ -208,7 +208,7 @@ def test_bad_rows_are_left_out_with_line_reason_and_text(tmp_path: Path) -> None
     done = workbench(tmp_path, "batch", "m.onnx", "in.csv", "out.csv", "--outputs", "total", "--bad-rows", "skip")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.csv").read_text() == "total\n6.0\n24.0\n"
-    assert "9 rows" in done.stdout
+    assert done.stdout.startswith("out.csv: 2 of 9 rows, in ")
     assert "7 rows left out: out.csv.rejected.jsonl" in done.stderr
     rejected = [json.loads(line) for line in (tmp_path / "out.csv.rejected.jsonl").read_text().splitlines()]
     assert [row["line"] for row in rejected] == [3, 4, 5, 7, 8, 10, 11]
@@ -267,6 +267,8 @@ def test_a_file_of_bad_rows_only_is_an_error(tmp_path: Path) -> None:
         ("in.csv", b"a,b\n1,2\n", "2 columns ('a', 'b')"),
         ("in.csv", b"", "no rows"),
         ("in.csv", b"a,b,c\n", "no rows"),
+        ("in.csv", b"a;b;c\n1;2;3\n", "1 column ('a;b;c') and not the inputs"),
+        ("in.csv", "a,b,c\n1,2,3\n".encode("utf-16"), "line 1: it is no row of CSV in UTF-8"),
         ("in.csv", b"x.0,x.1,x.2,x.1\n1,2,3,4\n", "'x.1' twice"),
         ("in.jsonl", b"\n", "no rows"),
         ("in.npz", b"PK\x03\x04 not a zip", "not an npz file"),
@@ -327,6 +329,16 @@ def test_what_is_not_there_is_named_with_exit_2(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert told in done.stderr
         assert done.stdout == ""
+
+
+def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:
+    affine(tmp_path / "m.onnx")
+    write(tmp_path / "in.csv", {"x": numbers(2)})
+    done = workbench(tmp_path, "batch", "m.onnx", "in.csv", "new/of/out.csv")
+    assert done.returncode == 0, done.stderr
+    done = workbench(tmp_path, "batch", "m.onnx", "in.csv", "in.csv/out.csv")
+    assert done.returncode == 6
+    assert done.stderr.startswith("workbench: in.csv/out.csv cannot be written: Not a directory.")
 
 
 def test_without_pyarrow_parquet_is_what_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,10 @@ def match(columns: Sequence[str], specs: Mapping[str, TensorSpec], location: obj
         spec = next(iter(specs.values()))
         if width(spec) == len(columns) or row_shape(spec) == (-1,):
             return {spec.name: list(range(len(columns)))}
+    plural = "" if len(columns) == 1 else "s"
     shown = ", ".join(map(repr, columns[:5])) + (", …" if len(columns) > 5 else "")
     raise UsageError(
-        f"{location} has {len(columns)} columns ({shown}) that are not the inputs of the model.",
+        f"{location} has {len(columns)} column{plural} ({shown}) and not the inputs of the model.",
         f"It takes {wanted(specs)}: {_in_table(specs)}.",
     )
 

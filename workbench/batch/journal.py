@@ -44,10 +44,10 @@ class Journal:
     def held(self) -> Iterator[None]:
         """Until the end nobody else writes this output."""
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("ab")
         except OSError as error:
-            raise unwritable(self.folder, error) from error
+            raise unwritable(self.output, error) from error
         with lock:
             try:
                 fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,10 +48,12 @@ class CsvSource(TextSource):
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec], opened: ExitStack) -> None:
         """UsageError where its columns are not the model's inputs. It is closed with ``opened``."""
         super().__init__(path, opened, quoted=True)
-        _, first = self._lines.take(1)
-        fields = _fields(first[0]) if first else None
-        if fields is None:
+        [line, *_], first = self._lines.take(1) if self.size else ([0], [])
+        if not first:
             raise UsageError(f"{path} has no rows.", "Give a CSV file with a header, or rows of numbers.")
+        fields = _fields(first[0])
+        if fields is None:
+            raise UsageError(f"{path}, line {line}: it is no row of CSV in UTF-8.", "Save the file as CSV in UTF-8.")
         if all(map(_is_number, fields)):
             self._names = [f"column {number}" for number in range(1, len(fields) + 1)]
             self._lines.seek({"offset": 0, "line": 0})
