@@ -10,17 +10,25 @@ from typing import Any
 
 from workbench import runs
 from workbench.errors import MachineLacks, UsageError
-from workbench.store import Store, held, remove_tree
+from workbench.store import Store, held, remove_tree, unwritable
 
 
 def collect(project: Path) -> list[dict[str, Any]]:
     """Removes results that no newest run of a recipe used, objects that no result names, replays and scratch of dead
     runs, and in the engine the images of this project's recipes that are left of such results; a row for each with how
-    many files and bytes went. Raises UsageError while a run is on."""
+    many files and bytes went. Raises UsageError while a run is on, MachineLacks where the store cannot be written."""
     store = Store(project / ".workbench")
     if alive := [folder.name for folder in runs.all_runs(project) if runs.is_alive(folder)]:
         raise UsageError(f"Run {alive[0]} is at work on the store.", "Wait for its end, or cancel it.")
     store.create()
+    try:
+        rows = _collect(project, store)
+    except OSError as error:
+        raise unwritable(Path(str(error.filename or store.folder)), error) from error
+    return [*rows, *_engine_images(project, store)]
+
+
+def _collect(project: Path, store: Store) -> list[dict[str, Any]]:
     with held(store.locks / "scratch"):
         kept = _kept_keys(project)
         results = [path for path in store.results.glob("*/*.json") if f"sha256:{path.stem}" not in kept]
@@ -32,7 +40,7 @@ def collect(project: Path) -> list[dict[str, Any]]:
         replays = store.folder / "replays"
         rows.append(_remove("replays that died", list(replays.glob("*"))))
     store.sweep()
-    return [*rows, *_engine_images(project, store)]
+    return rows
 
 
 def _engine_images(project: Path, store: Store) -> Iterable[dict[str, Any]]:

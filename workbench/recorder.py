@@ -69,14 +69,16 @@ def _write(file: Path, parts: dict[str, Iterable[bytes]]) -> None:
     """Writes the parts, whole or not at all; none larger than :mod:`workbench.recording` takes."""
     half = file.with_name(f".{file.name}.half")
     try:
-        with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name, pieces in parts.items():
-                _put(archive, name, pieces)
-        half.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+                for name, pieces in parts.items():
+                    _put(archive, name, pieces)
+            half.replace(file)
+        finally:
+            half.unlink(missing_ok=True)  # on a disk that is read-only this fails, too
     except OSError as error:
         raise unwritable(file, error) from error
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def _put(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from support import ROOT, workbench
 
 from workbench import events, recorder, recording, runs, scrub
-from workbench.errors import UsageError
+from workbench.errors import MachineLacks, UsageError
 from workbench.events import EventLog
 from workbench.recording import Recording, unpack
 
@@ -206,6 +206,14 @@ def test_a_run_that_is_too_large_is_told_and_leaves_nothing(
     with pytest.raises(UsageError, match=r"events\.jsonl of this run is larger"):
         recorder.write(leave_run(project), tmp_path / "x.workbench-run")
     assert not list(tmp_path.glob("*workbench-run*"))
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_its_folder_is_made(project: Path, tmp_path: Path) -> None:
+    run = leave_run(project)
+    with pytest.raises(MachineLacks, match="cannot be written: File name too long"):
+        recorder.write(run, tmp_path / f"{'x' * 300}.workbench-run")  # taking half of it away fails as well
+    recorder.write(run, tmp_path / "new" / "x.workbench-run")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["x.workbench-run"]
 
 
 def test_the_command_writes_the_newest_run_and_tells_it(project: Path) -> None:
