@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from server_models import affine, slow
 from server_process import Process
+from support import workbench
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
 
@@ -140,7 +141,20 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         code, _, err = Process(tmp_path, WORKBENCH_PORT=str(port)).end()
     assert code == 2
-    assert f"Cannot listen on 127.0.0.1:{port}" in err
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Free the port or set WORKBENCH_PORT." in err
+
+
+def test_an_address_that_is_not_of_this_machine_is_named(tmp_path: Path) -> None:
+    affine(tmp_path / "affine" / "1" / "model.onnx")
+    code, _, err = Process(tmp_path, WORKBENCH_HOST="192.0.2.1").end()
+    assert code == 2
+    assert "Cannot listen on 192.0.2.1:0: Cannot assign requested address. Set WORKBENCH_HOST to an address" in err
+
+
+def test_without_a_gpu_cuda_is_what_the_machine_lacks(tmp_path: Path) -> None:
+    done = workbench(tmp_path, "serve", str(affine(tmp_path / "m.onnx")), "--port", "0", "--device", "cuda")
+    assert done.returncode == 6
+    assert "WORKBENCH_DEVICE_FALLBACK=1" in done.stderr
 
 
 def test_a_client_that_takes_too_long_is_cut_off_and_others_are_not(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def serve(
     """The image's server, on this machine. What is no option here is set by WORKBENCH_..., as in the image."""
     import os
 
-    from workbench.server.errors import PackageMissing, ServerError
+    from workbench.server.errors import NotHere, ServerError
     from workbench.server.serve import serve_files
     from workbench.server.settings import from_environment
 
@@ -83,7 +83,7 @@ def serve(
     options = {f"WORKBENCH_{name}": str(value) for name, value in given.items() if value is not None}
     try:
         serve_files({model.stem: {"1": model}}, from_environment({**os.environ, **options}))
-    except PackageMissing as error:
+    except NotHere as error:
         raise MachineLacks(error.message, error.cure) from error
     except ServerError as error:
         raise UsageError(error.message, error.cure) from error

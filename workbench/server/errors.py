@@ -4,7 +4,7 @@
 
     Exception
     ├── ServerError         the server cannot start: a model or a setting is not usable
-    │   └── PackageMissing  the same, for a package that only this setting needs is not installed
+    │   └── NotHere         the same, for a package or GPU that only this setting needs is not here
     └── RequestError        one request cannot be answered; the client gets its status and message
 
 The image carries this package alone, so these stand beside, not below, the errors of the workbench.
@@ -28,8 +28,8 @@ class ServerError(Exception):
         self.cure = cure
 
 
-class PackageMissing(ServerError):
-    """The server cannot start without a package that is not installed."""
+class NotHere(ServerError):
+    """The server cannot start without a package that is not installed, or a GPU that is not there."""
 
 
 class RequestError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from workbench.server import platforms
 from workbench.server.app import App
 from workbench.server.devices import Device, choose
-from workbench.server.errors import PackageMissing, ServerError
+from workbench.server.errors import NotHere, ServerError
 from workbench.server.life import BACKLOG, Server, log, tell_ready
 from workbench.server.repository import Loader, Repository, find_models
 from workbench.server.routes import metrics_route, openapi_route
@@ -189,7 +190,7 @@ def _import_grpc() -> None:
         import google.protobuf  # noqa: F401
         import grpc  # noqa: F401 - both are for workbench.server.grpc_service
     except ModuleNotFoundError as error:
-        raise PackageMissing(
+        raise NotHere(
             f"gRPC needs {error.name}, which is not here.",
             "Have the image made with grpc: in the recipe's image:, or run pip install 'workbench[grpc]'.",
         ) from None
@@ -200,9 +201,11 @@ def _listen(host: str, port: int, variable: str) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ServerError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.", f"Free the port or set {variable}."
-        ) from None
+        # asyncio's way of it adds the address to the words of the system.
+        told = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        other = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        cure = f"Free the port or set {variable}." if other else "Set WORKBENCH_HOST to an address of this machine."
+        raise ServerError(f"Cannot listen on {host}:{port}: {told}.", cure) from None
 
 
 def _grpc_port(port: int) -> dict[str, int]:
