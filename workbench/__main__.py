@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from workbench.errors import WorkbenchError
+from workbench.errors import Cancelled, WorkbenchError
 
 
 def main() -> None:
@@ -15,11 +15,13 @@ def main() -> None:
     later rounds, the one at the interpreter's end included: 12 of 71 ms of ``--help``.
     """
     gc.disable()
-    command = _command()
-    gc.freeze()
-    gc.enable()
     try:
+        command = _command()
+        gc.freeze()
+        gc.enable()
         command()
+    except KeyboardInterrupt:  # while it loads; the commands have ends of their own
+        sys.exit(Cancelled.exit_code)
     except WorkbenchError as error:
         sys.stderr.write("\n".join(filter(None, [f"workbench: {error.message}", error.cure])) + "\n")
         sys.exit(error.exit_code)

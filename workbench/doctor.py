@@ -125,7 +125,8 @@ def _registry(place: str, to: str, project: Path) -> Row:
     try:
         if to.startswith(OCI):
             tags = Layout(project / parse_layout(to).folder).tags()
-            return _row(what, f"a folder with {len(tags)} images" if tags else "a folder, empty yet", "", needed=False)
+            found = f"a folder with {len(tags)} image{'s' if len(tags) > 1 else ''}" if tags else "a folder, empty yet"
+            return _row(what, found, "", needed=False)
         target, reference = open_target(to, project, hurry(to))
         held = target.resolve(reference)
     except WorkbenchError as error:

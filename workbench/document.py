@@ -85,7 +85,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.", "Name a recipe, such as recipes/digits.yaml.") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", "Name a recipe that you may read.") from None
     return decode(raw, path)
 
 

@@ -68,7 +68,8 @@ def _check_until(file: "RecipeFile", request: "Request") -> None:
     if request.until and request.until not in steps:
         hint = nearest(request.until, steps)
         raise UsageError(
-            f"There is no step {request.until} in {file.path.name}; {hint}", f"Its steps: {', '.join(steps)}."
+            f"There is no step {request.until} in {file.path.name}{f'; {hint}' if hint else '.'}",
+            f"Its steps: {', '.join(steps)}.",
         )
 
 
