@@ -190,7 +190,10 @@ def _guard(controller: int, folder: Path, command: list[str]) -> None:
         with contextlib.suppress(ProcessLookupError):
             watched.append(os.pidfd_open(controller))
         print("guarding", flush=True)
-        service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        # In its folder: Podman leaves a file "oom" where it was started when a container runs out of memory.
+        service = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
         own = os.pidfd_open(service.pid)
         if len(watched) == 2:
             select.select([*watched, own], [], [])
