@@ -33,6 +33,16 @@ def test_each_problem_has_its_line_as_json(project: Path) -> None:
     assert "There is no file" in none["problems"][0]["message"]
 
 
+def test_locks_that_a_pattern_takes_along_are_left_out(project: Path) -> None:
+    (project / "recipes" / "digits.lock.yaml").write_text("workbench-lock: 1\n")
+    both = ["recipes/digits.lock.yaml", RECIPE]  # what a shell makes of recipes/*.yaml
+    done = workbench(project, "validate", *both)
+    assert (done.returncode, done.stdout) == (0, f"{RECIPE}: valid\n")
+    for command in ("validate", "replay"):
+        done = workbench(project, command, both[0])
+        assert (done.returncode, done.stderr) == (2, f"workbench: {both[0]} is a lock.\nName its recipe.\n")
+
+
 def test_a_valid_recipe_is_exit_0_as_json(project: Path) -> None:
     done = workbench(project, "validate", RECIPE, "--json")
     assert done.returncode == 0

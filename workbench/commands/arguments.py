@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from workbench.errors import UsageError
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, such as recipes/digits.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RunName = Annotated[
@@ -14,6 +16,14 @@ Reference = Annotated[
     str,
     typer.Argument(metavar="REF", help="registry.example.com/team/digits:1.4 or oci:FOLDER:TAG; or @DIGEST"),
 ]
+
+
+def recipes_of(paths: list[Path]) -> list[Path]:
+    """``paths`` without the locks, which a shell takes along for ``recipes/*.yaml``."""
+    found = [path for path in paths if not path.name.endswith(".lock.yaml")]
+    if not found:
+        raise UsageError(f"{paths[0]} is a lock.", "Name its recipe.")
+    return found
 
 
 def project_here() -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.commands.arguments import Json, RecipePath
+from workbench.commands.arguments import Json, RecipePath, recipes_of
 from workbench.errors import UsageError
 
 
@@ -50,6 +50,7 @@ def validate(
     from workbench.document import MAX_BYTES
     from workbench.validate import validated
 
+    recipe = recipes_of(recipe)
     if stdin and len(recipe) > 1:
         raise UsageError("--stdin checks one recipe.", "Name one.")
     found = [validated(path, sys.stdin.buffer.read(MAX_BYTES + 1) if stdin else None) for path in recipe]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from workbench.commands.arguments import Json, RecipePath, RunName, project_here
+from workbench.commands.arguments import Json, RecipePath, RunName, project_here, recipes_of
 from workbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def replay(
 
     if level not in ("exact", "figures"):
         raise UsageError(f"--level {level} is not known.", "Allowed: exact, figures.")
-    files = [recipes.load(path, set_ or ()) for path in recipe]
+    files = [recipes.load(path, set_ or ()) for path in recipes_of(recipe)]
     codes, states = [], []
     for file in files:
         request = Request(
