@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shlex
 import signal
@@ -146,7 +147,7 @@ def serve(port: int = PORT) -> None:
         listening = socket.create_server((HOST, port))
     except OSError as error:
         raise UsageError(
-            f"Port {port} of {HOST} cannot be had: {error.strerror}.",
+            f"Port {port} of {HOST} cannot be had: {os.strerror(error.errno or 0)}.",  # create_server adds the address
             "Take another, or any free one: workbench --serve --port 0",
         ) from None
     project = project_of(Path.cwd() / "here")

@@ -67,7 +67,7 @@ def write(run: Path, file: Path) -> Written:
 
 def _write(file: Path, parts: dict[str, Iterable[bytes]]) -> None:
     """Writes the parts, whole or not at all; none larger than :mod:`workbench.recording` takes."""
-    half = file.with_name(f".{file.name}.half")
+    half = file.parent / f".{file.name}.half"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -83,10 +83,12 @@ def _umask() -> int:
 
 def unwritable(path: Path, error: OSError) -> MachineLacks:
     """The typed error for a file that could not be written."""
-    return MachineLacks(
-        f"{path} cannot be written: {error.strerror or error}.",
-        "Free disk space or correct the folder's permissions, then run the same command again: finished work is kept.",
+    cure = (
+        "Free disk space or correct the folder's permissions, then run the same command again: finished work is kept."
     )
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        cure = "Name a file in a folder that is there."
+    return MachineLacks(f"{path} cannot be written: {error.strerror or error}.", cure)
 
 
 @dataclass(frozen=True)

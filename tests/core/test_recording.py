@@ -212,6 +212,11 @@ def test_a_recording_that_cannot_be_written_is_told_and_its_folder_is_made(proje
     run = leave_run(project)
     with pytest.raises(MachineLacks, match="cannot be written: File name too long"):
         recorder.write(run, tmp_path / f"{'x' * 300}.workbench-run")  # taking half of it away fails as well
+    with pytest.raises(MachineLacks, match="cannot be written: Is a directory") as caught:
+        recorder.write(run, tmp_path)
+    assert caught.value.cure == "Name a file in a folder that is there."
+    with pytest.raises(MachineLacks, match=r"^\. cannot be written"):
+        recorder.write(run, Path())
     recorder.write(run, tmp_path / "new" / "x.workbench-run")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["x.workbench-run"]
 

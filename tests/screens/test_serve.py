@@ -183,7 +183,7 @@ def test_a_port_that_is_taken_is_told(project: Path) -> None:
         done = workbench(project, "--serve", "--port", str(port))
 
     assert done.returncode == 2
-    assert f"Port {port} of 127.0.0.1 cannot be had" in done.stderr
+    assert f"Port {port} of 127.0.0.1 cannot be had: Address already in use.\n" in done.stderr
     assert "workbench --serve --port 0" in done.stderr
 
 

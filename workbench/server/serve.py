@@ -201,7 +201,7 @@ def _listen(host: str, port: int, variable: str) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        # asyncio's way of it adds the address to the words of the system.
+        # create_server adds the address to the words of the system.
         told = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         other = error.errno in (errno.EADDRINUSE, errno.EACCES)
         cure = f"Free the port or set {variable}." if other else "Set WORKBENCH_HOST to an address of this machine."
