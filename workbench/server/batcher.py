@@ -234,11 +234,12 @@ class Batcher:
 
     def _take(self) -> list[Request]:
         """Those that join into the next run: of the oldest's kind, as many rows as fit; those given up are dropped."""
+        most = self._rows_limit
         while self._waiting:
             key = min(self._waiting, key=lambda each: self._waiting[each][0].arrived)
             group, rows = self._waiting[key], 0
             taken: list[Request] = []
-            while group and (not taken or rows + group[0].rows <= self._rows_limit):
+            while group and (not taken or rows + group[0].rows <= most):
                 request = group.popleft()
                 self._waiting_rows -= request.rows
                 if request.over:
