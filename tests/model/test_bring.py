@@ -335,3 +335,45 @@ class TestInspect:
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m"
         )
         assert inspect(path)["flops"] == 2 * 5 * 4 * 3
+
+    def test_what_classical_models_learned_counts_though_it_is_in_attributes(self, tmp_path: Path) -> None:
+        tree = {  # x[2] <= 0.5 goes to the first leaf of two
+            "nodes_treeids": [0, 0, 0],
+            "nodes_nodeids": [0, 1, 2],
+            "nodes_featureids": [2, 0, 0],
+            "nodes_values": [0.5, 0.0, 0.0],
+            "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+            "nodes_truenodeids": [1, 0, 0],
+            "nodes_falsenodeids": [2, 0, 0],
+            "nodes_hitrates": [1.0, 1.0, 1.0],
+            "target_treeids": [0, 0],
+            "target_nodeids": [1, 2],
+            "target_ids": [0, 0],
+            "target_weights": [1.0, 2.0],
+            "n_targets": 1,
+        }
+        linear = {"coefficients": [1.0, 2.0, 3.0], "intercepts": [0.5], "targets": 1}
+        graph = helper.make_graph(
+            [
+                helper.make_node(
+                    "Scaler", ["x"], ["s"], "scaler", domain="ai.onnx.ml", offset=[0.0] * 3, scale=[1.0] * 3
+                ),
+                helper.make_node("LinearRegressor", ["s"], ["y"], "linear", domain="ai.onnx.ml", **linear),
+                helper.make_node("TreeEnsembleRegressor", ["s"], ["z"], "tree", domain="ai.onnx.ml", **tree),
+            ],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "yz"],
+        )
+        imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+        path = saved(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "m.onnx")
+        found = inspect(path)
+        assert (found["parameters"], found["flops"]) == (6 + 4 + 3, 2 * 3)
+        assert [(each["name"], each["parameters"], each["bytes"], each["flops"]) for each in found["layers"]] == [
+            ("scaler", 6, 24, 0),
+            ("linear", 4, 16, 6),
+            ("tree", 3, 12, 0),
+        ]
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        y, z = session.run(None, {"x": np.array([[1, 1, 1]], np.float32)})
+        assert (y.item(), z.item()) == (6.5, 2.0)

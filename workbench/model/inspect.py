@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from workbench.errors import UsageError
 from workbench.model.read import all_graphs, all_nodes, read_model, tensor_bytes, text_only
 from workbench.model.signature import name_axes, opset_of, signature_of
 
 MAX_LAYERS = 200
+_FLOAT_BYTES = 4
 _SMALL = 4096
 """Constants up to so many elements stay in the skeleton: shapes are computed from them (Reshape, Slice, Expand)."""
+
+_LEARNED = frozenset(
+    {"coefficients", "intercepts", "support_vectors", "rho", "prob_a", "prob_b", "scale", "offset"}
+    | {"nodes_values", "nodes_splits", "leaf_weights", "target_weights", "class_weights", "base_values"}
+)
+"""Where operators of ai.onnx.ml have what they learned: in attributes, and not in weights."""
 
 Shape = Sequence[int | str | None]
 Shapes = Mapping[str, Shape]
@@ -39,8 +46,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
 def summarise(model: ModelProto, signature: Mapping[str, Any]) -> dict[str, Any]:
     """``signature``, ``opset``, ``parameters`` (elements), ``flops``, ``operators``, ``layers``.
 
-    ``flops`` is for one sample, 2 for each multiply-add, of convolutions, matrix products and recurrent layers; None
-    where a shape that it needs is not known (a dynamic axis besides the batch).
+    ``flops`` is for one sample, 2 for each multiply-add, of convolutions, matrix products, recurrent layers, linear
+    models and support vectors; None where a shape that it needs is not known (a dynamic axis besides the batch).
     """
     weights = [tensor for graph in all_graphs(model) for tensor in graph.initializer]
     layers = _layers(model, _one_sample_shapes(model))
@@ -49,7 +56,7 @@ def summarise(model: ModelProto, signature: Mapping[str, Any]) -> dict[str, Any]
     return {
         "signature": dict(signature),
         "opset": opset_of(model),
-        "parameters": sum(math.prod(tensor.dims) for tensor in weights),
+        "parameters": sum(math.prod(tensor.dims) for tensor in weights) + sum(map(_learned, all_nodes(model))),
         "flops": None if None in flops else sum(flops),
         "operators": dict(sorted(Counter(_kind(node) for node in all_nodes(model)).items())),
         "layers": [layers[i] for i in sorted(heaviest)],
@@ -127,18 +134,32 @@ def _layers(model: ModelProto, shapes: Shapes) -> list[dict[str, Any]]:
     layers = []
     for index, node in enumerate(model.graph.node):
         own = [weights.pop(name) for name in _used(node) if name in weights]
-        flops = _flops(node, shapes)
-        if own or flops != 0:
+        flops, learned = _flops(node, shapes), _learned(node)
+        if own or learned or flops != 0:
             layers.append(
                 {
                     "name": node.name or f"{node.op_type}_{index}",
                     "op": _kind(node),
-                    "parameters": sum(math.prod(tensor.dims) for tensor in own),
-                    "bytes": sum(_stored(tensor) for tensor in own),
+                    "parameters": sum(math.prod(tensor.dims) for tensor in own) + learned,
+                    "bytes": sum(_stored(tensor) for tensor in own) + learned * _FLOAT_BYTES,
                     "flops": flops,
                 }
             )
     return layers
+
+
+def _learned(node: NodeProto) -> int:
+    """How many numbers the node has learned and keeps in attributes."""
+    if node.domain != "ai.onnx.ml":
+        return 0
+    found = sum(_length(each) for each in node.attribute if each.name.removesuffix("_as_tensor") in _LEARNED)
+    # Leaves of a tree have a value that nothing is compared with.
+    modes = [mode for each in node.attribute if each.name == "nodes_modes" for mode in each.strings]
+    return found - modes.count(b"LEAF")
+
+
+def _length(attribute: AttributeProto) -> int:
+    return math.prod(attribute.t.dims) if attribute.HasField("t") else len(attribute.floats)
 
 
 def _used(node: NodeProto) -> list[str]:
@@ -221,6 +242,11 @@ def _recurrent(node: NodeProto, shapes: Shapes) -> int:
     return math.prod(steps_and_batch) * sum(math.prod(_shape(node, index, shapes)) for index in (1, 2))
 
 
+def _products(node: NodeProto, _shapes: Shapes) -> int:
+    """A sample is multiplied by every coefficient, and by every support vector."""
+    return sum(len(each.floats) for each in node.attribute if each.name in ("coefficients", "support_vectors"))
+
+
 _RULES: Mapping[str, Callable[[NodeProto, Shapes], int]] = {
     "Conv": _conv(1),
     "ConvInteger": _conv(1),
@@ -233,4 +259,8 @@ _RULES: Mapping[str, Callable[[NodeProto, Shapes], int]] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
+    "LinearClassifier": _products,
+    "LinearRegressor": _products,
+    "SVMClassifier": _products,
+    "SVMRegressor": _products,
 }
