@@ -425,7 +425,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, direct: Direct, target: Target, body: bytes, *, keep_alive: bool) -> None:
         cycle = self._latest = Whole(self, keep_alive)
-        cycle.inference = direct.begin(target, body, cycle.answer)
+        direct.begin(target, body, cycle.answer)
 
     def _refuse(self, why: str) -> None:
         """Answers with 400, as the protocol has errors; what came whole before it is answered first, and alone."""

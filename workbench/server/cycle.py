@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from workbench.server.app import Headers, Response, Scope
     from workbench.server.clients import Application
     from workbench.server.connection import Connection
-    from workbench.server.direct import Inference
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CLOSE = (b"connection", b"close")
@@ -26,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Whole:
     """A request that came whole, and its answer, where no task is made for it."""
 
-    __slots__ = ("_connection", "answered", "disconnected", "inference", "keep_alive")
+    __slots__ = ("_connection", "answered", "disconnected", "keep_alive")
 
     more_body = False
 
@@ -35,13 +34,10 @@ class Whole:
         self.keep_alive = keep_alive
         self.answered = False
         self.disconnected = False
-        self.inference: Inference | None = None
 
     def lost(self) -> None:
         """The client is gone."""
         self.disconnected = True
-        if self.inference is not None:
-            self.inference.give_up()
 
     def answer(self, response: Response) -> None:
         """Sends the answer."""
@@ -82,8 +78,6 @@ class Cycle:
         self.answered = False
         self.disconnected = False
         self._head: Any = None
-        self.task: asyncio.Task[None] | None = None
-        """That answers it, once that has begun."""
 
     async def run(self, app: Application) -> None:
         """Has ``app`` answer."""
@@ -107,11 +101,9 @@ class Cycle:
         self._came.set()
 
     def lost(self) -> None:
-        """The client is gone. Where it was still sending, whoever reads that finds out."""
+        """The client is gone."""
         self.disconnected = True
         self._came.set()
-        if self.task is not None and not self.more_body:
-            self.task.cancel()
 
     async def receive(self) -> Any:
         """What has come of the body, at least something."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.server.app import App, Response, header_length, refusal, response, understood
-from workbench.server.batcher import Batcher, Outcome, Request
+from workbench.server.batcher import Batcher, Outcome
 from workbench.server.errors import FAULT, RequestError
 from workbench.server.exchange import TRACE_HEADER, Exchange, current, traceparent_of
 from workbench.server.protocol import Asked
@@ -108,25 +108,24 @@ class Direct:
         trace = None if self.observer is None else traceparent_of(scope["headers"])
         return Target(path, name, version, length, header, headers.get(b"authorization"), trace)
 
-    def begin(self, target: Target, body: bytes, answer: Answer) -> Inference:
+    def begin(self, target: Target, body: bytes, answer: Answer) -> None:
         """Answers a request: ``answer`` gets the response, once, now or later."""
         inference = Inference(self, answer)
         if self.observer is None:
             inference.begin(target, body)
-            return inference
+            return
         inference.exchange = self.observer.open("POST", target.path, target.traceparent)
         inference.exchange.received = len(body)
         try:
             inference.begin(target, body)
         finally:
             current.set(None)
-        return inference
 
 
 class Inference:
     """One request on its way."""
 
-    __slots__ = ("_answer", "_asked", "_batcher", "_direct", "_request", "_size", "exchange")
+    __slots__ = ("_answer", "_asked", "_batcher", "_direct", "_size", "exchange")
 
     _asked: Asked
     _batcher: Batcher
@@ -135,7 +134,6 @@ class Inference:
         self._direct = direct
         self._answer = answer
         self._size = 0
-        self._request: Request | None = None
         self.exchange: Exchange | None = None
 
     def begin(self, target: Target, body: bytes) -> None:
@@ -152,7 +150,7 @@ class Inference:
             self._batcher, served = app.batcher_of(target.name, target.version)
             self._batcher.check_room()
             self._asked = understood(self._batcher, body, target.header_length)
-            self._request = app.submit(self._batcher, self._asked, served, self.computed)
+            app.submit(self._batcher, self._asked, served, self.computed)
         except RequestError as error:
             self._end(refusal(error))
         except Exception:
@@ -169,18 +167,6 @@ class Inference:
             self._fail()
         else:
             self._end(found)
-
-    def give_up(self) -> None:
-        """The client is gone: what has not begun to be computed is not computed for nobody."""
-        direct = self._direct
-        if self not in direct.inferences:
-            return
-        if self._request is not None:
-            self._request.give_up()
-        direct.app.let_go(self._size)
-        self.cut_off()
-        if not direct.inferences:
-            direct.idle()
 
     def cut_off(self) -> None:
         """Nobody waits for it any more."""
