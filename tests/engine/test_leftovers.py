@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -89,6 +91,26 @@ def test_what_is_gone_already_does_not_keep_the_rest_from_being_removed(client: 
     gone = [leftovers.Leftover("container", "0" * 64, "x"), leftovers.Leftover("network", "e" * 64, "y")]
     leftovers.remove(client, [*gone, leftovers.Leftover("network", left, "left-behind")])
     assert client.api.networks(names=["left-behind"]) == []
+
+
+@pytest.mark.integration
+def test_what_others_are_removing_is_gone_when_the_removal_returns(
+    client: docker.DockerClient, program: Program, loaded: Loaded
+) -> None:
+    found = loaded(client, program(WAIT))
+    together = threading.Barrier(8)
+
+    def remove(left: str) -> set[str]:
+        with connect() as own:
+            together.wait(60)
+            leftovers.remove(own, [leftovers.Leftover("container", left, "x")])
+            return {each["Id"] for each in own.api.containers(all=True)} & {left}
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        for _ in range(5):
+            left = client.api.create_container(found)["Id"]
+            client.api.start(left)
+            assert list(pool.map(remove, [left] * together.parties)) == [set()] * together.parties
 
 
 def test_without_an_engine_there_is_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ another machine (an engine behind a forwarded socket) or namespace is never judg
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from workbench.engine.errors import ENGINE_ERRORS, told
 
 RUN = "workbench.run"
 OWNER = "workbench.owner"
+
+_REMOVAL_S = 10
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def find(client: docker.DockerClient) -> list[Leftover]:
 
 
 def remove(client: docker.DockerClient, found: Sequence[Leftover]) -> None:
-    """Removes what :func:`find` found; what somebody else has removed meanwhile is no error."""
+    """Removes what :func:`find` found; what somebody else has removed meanwhile, or is removing, is no error.
+
+    Afterwards it is gone, unless an engine takes over 10 s for a removal that it has begun before.
+    """
     for each in found:
         try:
             if each.kind == "container":
@@ -76,11 +82,18 @@ def remove(client: docker.DockerClient, found: Sequence[Leftover]) -> None:
         except docker.errors.NotFound:
             continue
         except docker.errors.APIError as error:
-            # The engine is removing it already, on its own or for another process.
             if error.status_code != 409:
                 raise told(error, f"removing the {each.kind} {each.name}") from error
+            if each.kind == "container":
+                _wait_until_gone(client, each.id)
         except ENGINE_ERRORS as error:
             raise told(error, f"removing the {each.kind} {each.name}") from error
+
+
+def _wait_until_gone(client: docker.DockerClient, container: str) -> None:
+    """Waits for a removal that the engine has begun already, on its own or for another process."""
+    with contextlib.suppress(*ENGINE_ERRORS):
+        client.api.wait(container, timeout=_REMOVAL_S, condition="removed")
 
 
 def sweep() -> list[Leftover]:
