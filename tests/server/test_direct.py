@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from server_models import affine, load_models
 from workbench.server import direct as direct_module
 from workbench.server.api_keys import ApiKeys
 from workbench.server.app import App
+from workbench.server.batcher import Request
 from workbench.server.clients import Clients
 from workbench.server.connection import Connection
-from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
+from workbench.server.cycle import Cycle, Whole
+from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct, Inference
 from workbench.server.exchange import Exchange
 from workbench.server.observe import Observer
+from workbench.server.protocol import Asked
 
 PATH = "/v2/models/m/infer"
 
@@ -248,32 +253,88 @@ def test_what_nobody_foresaw_is_500_and_the_connection_goes_on(
         answered, _ = talk(app, [request(inputs())], 1, direct)
         assert answered.startswith(b"HTTP/1.1 500 ")
     assert "no such thing" in caplog.text
-    assert (app._held, direct.inferences) == (0, set())
+    assert (app._held, direct.inferences) == (0, {})
 
 
 def test_at_the_end_inferences_are_waited_for_and_then_told_as_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where their client is gone already."""
     app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
     lines: list[Exchange] = []
     app.observer = Observer(type("Log", (), {"add": lambda _, exchange: lines.append(exchange)})(), None)  # type: ignore[arg-type]
-    waits: list[Any] = []
-    monkeypatch.setattr(app, "submit", lambda batcher, asked, served, done: waits.append(done))
+    monkeypatch.setattr(app, "submit", lambda _batcher, _asked, _served, _done: None)
 
     async def work() -> list[int]:
         direct = Direct(app)
         _, end, clients = connected(app, direct)
         end.data_received(request(inputs()))
-        end.connection_lost(None)
         finish = asyncio.create_task(clients.finish(60))
         await asyncio.sleep(0)
         assert not finish.done()
         clients.cut_off()
+        end.connection_lost(None)
         return [await finish, len(direct.inferences)]
 
     assert asyncio.run(asyncio.wait_for(work(), 30)) == [0, 0]
     assert [each.status for each in lines] == [0]
+
+
+@pytest.mark.parametrize("short", [True, False])
+@pytest.mark.parametrize("observed", [True, False])
+def test_of_a_client_that_is_gone_nothing_is_computed_that_has_not_begun(
+    tmp_path: Path, short: bool, observed: bool
+) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
+    (batcher,) = app.repository
+    lines: list[Exchange] = []
+    if observed:
+        log = type("Log", (), {"add": lambda _, exchange: lines.append(exchange)})()
+        app.observer = Observer(log, None)  # type: ignore[arg-type]
+
+    async def work() -> None:
+        direct = Direct(app) if short else None
+        clients = Clients(app.observer.observed(app) if app.observer else app, direct)  # type: ignore[arg-type]
+        ends = []
+        for waiting in (1, 2, 3):
+            ends.append(Connection(clients))
+            ends[-1].connection_made(Client())
+            ends[-1].data_received(request(inputs()))
+            while batcher.meter.waiting < waiting or not batcher._running:
+                await asyncio.sleep(0)
+        first, second, third = ends
+        first.connection_lost(None)  # its run waits for the thread already
+        second.connection_lost(None)
+        hold.set()
+        while clients.answered < 1:
+            await asyncio.sleep(0)
+        third.connection_lost(None)
+        await clients.finish(30)
+
+    hold = threading.Event()
+    batcher._pool.submit(hold.wait)
+    batcher.model.slow = True
+    try:
+        asyncio.run(asyncio.wait_for(work(), 30))
+    finally:
+        hold.set()
+    meter = batcher.meter
+    assert (meter.answered, meter.joined.total, meter.waiting, meter.failed) == (1, 2, 0, {})
+    assert app._held == 0
+    assert [each.status for each in lines] == [0, 0, 200] * observed
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_what_a_request_holds_is_freed_with_its_answer_and_by_no_collection(app: App, short: bool) -> None:
+    ways = (Inference, Request, Whole, Cycle, Asked)
+    gc.collect()
+    before = {id(each) for each in gc.get_objects()}
+    gc.disable()
+    try:
+        talk(app, [request(inputs())] * 9, 9, Direct(app) if short else None)
+        left = [each for each in gc.get_objects() if isinstance(each, ways) and id(each) not in before]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:

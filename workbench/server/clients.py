@@ -46,7 +46,7 @@ class Clients:
 
     def run(self, cycle: Cycle) -> None:
         """Answers a request in a task."""
-        task = asyncio.get_running_loop().create_task(cycle.run(self.app))
+        task = cycle.task = asyncio.get_running_loop().create_task(cycle.run(self.app))
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 

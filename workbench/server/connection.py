@@ -47,7 +47,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, clients: Clients) -> None:
         """One of ``clients``."""
         self._clients = clients
-        self._direct = clients.direct
+        self.direct = clients.direct
+        """Answers what comes whole."""
         self._loop = asyncio.get_running_loop()
         self._parser = self._new_parser()
         self._latest: Cycle | Whole | None = None
@@ -107,14 +108,17 @@ class Connection(asyncio.Protocol):
         for cycle in self._unanswered():
             cycle.lost()
         self.resume_writing()
-        self._parser = None  # it holds this connection
+        # They hold this connection.
+        self._parser = self._latest = None
+        self._earlier.clear()
+        self._next.clear()
         self._clients.lost(self)
 
     def data_received(self, data: bytes) -> None:
         if self._known_head:
             self._gather(data)
             return
-        head, direct = b"", self._direct
+        head, direct = b"", self.direct
         if direct is not None and not self._arriving and self._is_free():
             head = data[: data.find(_END) + len(_END)]
             known = direct.heads.get(head)
@@ -131,7 +135,7 @@ class Connection(asyncio.Protocol):
 
     def _gather(self, data: bytes) -> None:
         """Takes more of a body that is waited for, whose head is known: the parser sees neither."""
-        direct, target = self._direct, self._target
+        direct, target = self.direct, self._target
         assert direct is not None
         assert target is not None
         self._body.append(data)
@@ -182,12 +186,12 @@ class Connection(asyncio.Protocol):
         # parser says too. And it begins with that request: what came before one is not part of it.
         if (
             target is not None
-            and self._direct is not None
+            and self.direct is not None
             and len(head) + came == len(data)
             and head[:5] == b"POST "
             and len(head) <= MAX_KEPT_HEAD
         ):
-            self._direct.keep(head, target)
+            self.direct.keep(head, target)
 
     def shutdown(self) -> None:
         """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
@@ -339,7 +343,7 @@ class Connection(asyncio.Protocol):
         if self._offered:
             return
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._target = None if self._direct is None else self._direct.target(self._scope)
+        self._target = None if self.direct is None else self.direct.target(self._scope)
         self._fresh = True
 
     def on_body(self, body: bytes) -> None:
@@ -377,7 +381,7 @@ class Connection(asyncio.Protocol):
     def _is_worth_waiting(self, target: Target) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
         one the first part comes alone. What has come is counted among the bodies that are held."""
-        direct = self._direct
+        direct = self.direct
         if direct is None or len(self._body) > MAX_PIECES or not self._is_free():
             return False
         if not direct.is_patient_for(target):
@@ -392,8 +396,8 @@ class Connection(asyncio.Protocol):
 
     def _let_go(self) -> list[bytes]:
         """What has come of a body that was waited for, which is counted no longer."""
-        if self._held and self._direct is not None:
-            self._direct.app.let_go(self._held)
+        if self._held and self.direct is not None:
+            self.direct.app.let_go(self._held)
             self._held = 0
         body, self._body = self._body, []
         return body
@@ -404,11 +408,11 @@ class Connection(asyncio.Protocol):
         body = self._let_go()
         if self.transport.is_closing():
             return
-        if whole and self._direct is not None and self._target is not None and self._is_free():
+        if whole and self.direct is not None and self._target is not None and self._is_free():
             content = body[0] if len(body) == 1 else b"".join(body)
             if self._keep_alive and not self._waits:
                 self._taken = self._target
-            self._begin(self._direct, self._target, content, keep_alive=self._keep_alive)
+            self._begin(self.direct, self._target, content, keep_alive=self._keep_alive)
             return
         before = self._latest
         cycle = self._latest = Cycle(

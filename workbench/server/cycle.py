@@ -38,6 +38,9 @@ class Whole:
     def lost(self) -> None:
         """The client is gone."""
         self.disconnected = True
+        direct = self._connection.direct
+        if direct is not None:
+            direct.give_up(self.answer)
 
     def answer(self, response: Response) -> None:
         """Sends the answer."""
@@ -78,6 +81,8 @@ class Cycle:
         self.answered = False
         self.disconnected = False
         self._head: Any = None
+        self.task: asyncio.Task[None] | None = None
+        """That answers it, once that has begun."""
 
     async def run(self, app: Application) -> None:
         """Has ``app`` answer."""
@@ -101,9 +106,11 @@ class Cycle:
         self._came.set()
 
     def lost(self) -> None:
-        """The client is gone."""
+        """The client is gone. Where it was still sending, whoever reads that finds out."""
         self.disconnected = True
         self._came.set()
+        if self.task is not None and not self.more_body:
+            self.task.cancel()
 
     async def receive(self) -> Any:
         """What has come of the body, at least something."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.server.app import App, Response, header_length, refusal, response, understood
-from workbench.server.batcher import Batcher, Outcome
+from workbench.server.batcher import Batcher, Outcome, Request
 from workbench.server.errors import FAULT, RequestError
 from workbench.server.exchange import TRACE_HEADER, Exchange, current, traceparent_of
 from workbench.server.protocol import Asked
@@ -49,8 +49,9 @@ class Direct:
         """Answer inferences of ``app``."""
         self.app = app
         self.observer = app.observer
-        self.inferences: set[Inference] = set()
-        """Those that are not answered yet."""
+        self.inferences: dict[Answer, Inference] = {}
+        """Those that are not answered yet, by what is to get the response. So a connection finds its own without
+        holding it, for it holds the connection: bodies are to be freed with their answer, not by a collection."""
         self.idle: Callable[[], None] = lambda: None
         """Called when all are."""
         self.heads: dict[bytes, Target] = {}
@@ -72,8 +73,14 @@ class Direct:
 
     def cut_off(self) -> None:
         """Has nobody wait for those that are not answered yet; they are observed as clients that went away."""
-        for inference in [*self.inferences]:
+        for inference in [*self.inferences.values()]:
             inference.cut_off()
+
+    def give_up(self, answer: Answer) -> None:
+        """Nobody waits for what ``answer`` was to get: what has not begun to be computed is not computed."""
+        inference = self.inferences.get(answer)
+        if inference is not None:
+            inference.give_up()
 
     def keep(self, head: bytes, target: Target) -> None:
         """Keeps what is known of a head, to know it again. Where clients send another one each time, as with the
@@ -125,7 +132,7 @@ class Direct:
 class Inference:
     """One request on its way."""
 
-    __slots__ = ("_answer", "_asked", "_batcher", "_direct", "_size", "exchange")
+    __slots__ = ("_answer", "_asked", "_batcher", "_direct", "_request", "_size", "exchange")
 
     _asked: Asked
     _batcher: Batcher
@@ -134,12 +141,13 @@ class Inference:
         self._direct = direct
         self._answer = answer
         self._size = 0
+        self._request: Request | None = None
         self.exchange: Exchange | None = None
 
     def begin(self, target: Target, body: bytes) -> None:
         """Has it computed."""
         app = self._direct.app
-        self._direct.inferences.add(self)
+        self._direct.inferences[self._answer] = self
         try:
             if app.keys is not None:
                 app.keys.check(target.authorization)
@@ -150,7 +158,7 @@ class Inference:
             self._batcher, served = app.batcher_of(target.name, target.version)
             self._batcher.check_room()
             self._asked = understood(self._batcher, body, target.header_length)
-            app.submit(self._batcher, self._asked, served, self.computed)
+            self._request = app.submit(self._batcher, self._asked, served, self.computed)
         except RequestError as error:
             self._end(refusal(error))
         except Exception:
@@ -168,9 +176,19 @@ class Inference:
         else:
             self._end(found)
 
+    def give_up(self) -> None:
+        """Has it not computed where that has not begun."""
+        direct = self._direct
+        if self._request is not None:
+            self._request.give_up()
+        direct.app.let_go(self._size)
+        self.cut_off()
+        if not direct.inferences:
+            direct.idle()
+
     def cut_off(self) -> None:
         """Nobody waits for it any more."""
-        self._direct.inferences.discard(self)
+        self._direct.inferences.pop(self._answer, None)
         if self.exchange is not None and self._direct.observer is not None:
             self._direct.observer.close(self.exchange)
 
@@ -181,9 +199,8 @@ class Inference:
 
     def _end(self, found: Response) -> None:
         direct, exchange = self._direct, self.exchange
-        if self not in direct.inferences:
+        if direct.inferences.pop(self._answer, None) is None:
             return
-        direct.inferences.discard(self)
         direct.app.let_go(self._size)
         if exchange is not None and direct.observer is not None:
             found.headers = (*found.headers, (TRACE_HEADER, exchange.traceparent))
