@@ -6,16 +6,19 @@ import asyncio
 import gc
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from arriving import arrive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_models import affine, load_models
 
+from workbench.server import connection as connection_module
 from workbench.server import direct as direct_module
 from workbench.server.api_keys import ApiKeys
 from workbench.server.app import App
@@ -25,6 +28,7 @@ from workbench.server.connection import Connection
 from workbench.server.cycle import Cycle, Whole
 from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct, Inference
 from workbench.server.exchange import Exchange
+from workbench.server.landing import WORTH_WHILE
 from workbench.server.observe import Observer
 from workbench.server.protocol import Asked
 
@@ -80,7 +84,7 @@ def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None 
         for piece in pieces:
             if client.closed:
                 break
-            end.data_received(piece)
+            arrive(end, piece)
             for _ in range(10):
                 await asyncio.sleep(0)
             while direct is not None and direct.inferences:
@@ -140,10 +144,13 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared(app: App) -> Direct:
-    """What connections share: what one client sent is not to harm another."""
-    return Direct(app)
+@pytest.fixture(scope="module", params=[1, WORTH_WHILE], ids=["expected", "not expected"])
+def shared(app: App, request: pytest.FixtureRequest) -> Iterator[Direct]:
+    """What connections share: what one client sent is not to harm another. Of a request that comes again the next one
+    is expected to come again, or it is too short for that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "WORTH_WHILE", request.param)
+        yield Direct(app)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +274,7 @@ def test_at_the_end_inferences_are_waited_for_and_then_told_as_cut_off(
     async def work() -> list[int]:
         direct = Direct(app)
         _, end, clients = connected(app, direct)
-        end.data_received(request(inputs()))
+        arrive(end, request(inputs()))
         finish = asyncio.create_task(clients.finish(60))
         await asyncio.sleep(0)
         assert not finish.done()
@@ -298,7 +305,7 @@ def test_of_a_client_that_is_gone_nothing_is_computed_that_has_not_begun(
         for waiting in (1, 2, 3):
             ends.append(Connection(clients))
             ends[-1].connection_made(Client())
-            ends[-1].data_received(request(inputs()))
+            arrive(ends[-1], request(inputs()))
             while batcher.meter.waiting < waiting or not batcher._running:
                 await asyncio.sleep(0)
         first, second, third = ends
@@ -394,6 +401,34 @@ def test_it_is_known_too_where_the_body_comes_by_itself(
     assert fed == [one[:at], one[at:]]
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_long_tensor_stays_where_it_was_read_to_once_its_head_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 1_000_000)
+    tensor = {"name": "x", "shape": [2000, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24_000}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    values = np.arange(6000, dtype=np.float32)
+    whole = request(head + values.tobytes(), extra=f"Inference-Header-Content-Length: {len(head)}\r\n")
+    step = -(-len(whole) // pieces)
+    rooms: list[Any] = []
+    original = Connection.get_buffer
+    monkeypatch.setattr(Connection, "get_buffer", lambda self, hint: (rooms.append(original(self, hint)), rooms[-1])[1])
+    feeds: list[Any] = []
+    (batcher,) = app.repository
+    run = batcher.model.run
+    monkeypatch.setattr(batcher.model, "run", lambda feed, outputs: (feeds.append(feed["x"]), run(feed, outputs))[1])
+
+    each = [whole[begin : begin + step] for begin in range(0, len(whole), step)]
+    answered, _ = talk(app, [whole, *each * 3], 4, Direct(app))
+    assert answered.count(b" 200 OK") == 4
+    for again in feeds[2:]:
+        assert np.array_equal(again.ravel(), values)
+        assert any(np.shares_memory(again, np.asarray(room)) for room in rooms)
+        assert again.ctypes.data % 16 == 0
+    assert not np.shares_memory(feeds[2], feeds[3])
+
+
 def test_what_comes_after_a_body_that_was_waited_for_is_the_next_request(app: App, begun: Any) -> None:
     one, two = request(inputs(1, 2, 3)), request(inputs(3, 2, 1))
     at = len(one) - 9
@@ -437,11 +472,11 @@ def test_who_takes_too_long_for_a_body_is_cut_off_and_not_before_for_being_idle(
 
     async def work() -> None:
         client, end, clients = connected(app, direct)
-        end.data_received(whole)
+        arrive(end, whole)
         while not clients.answered:
             await asyncio.sleep(0)
         clients.keep_alive, clients.patience = 0, 0.2
-        end.data_received(whole[:-9])
+        arrive(end, whole[:-9])
         end._look_whether_idle()
         assert not client.closed
         while not client.closed:
@@ -461,10 +496,10 @@ def test_a_request_that_is_still_arriving_when_the_server_stops_is_answered(app:
 
     async def work() -> bytes:
         client, end, _ = connected(app, direct)
-        end.data_received(whole[:-9])
+        arrive(end, whole[:-9])
         end.shutdown()
         assert not client.closed
-        end.data_received(whole[-9:])
+        arrive(end, whole[-9:])
         while not client.closed:
             await asyncio.sleep(0)
         return client.taken

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from arriving import arrive
 
 from workbench.server.clients import Clients
 from workbench.server.connection import MAX_UNREAD, Connection
@@ -159,7 +160,7 @@ def test_what_a_request_takes_does_not_grow_with_how_many_came_at_once(monkeypat
     async def client(_: Reader, __: Writer, ends: list[Connection]) -> None:
         while not ends:
             await asyncio.sleep(0)
-        ends[0].data_received(b"GET / HTTP/1.1\r\n\r\n" * count)
+        arrive(ends[0], b"GET / HTTP/1.1\r\n\r\n" * count)
 
     talk(client)
     assert count <= looked < 10 * count

@@ -20,7 +20,10 @@ class Acceptor:
     """
 
     def __init__(
-        self, listener: socket.socket, make_protocol: Callable[[], asyncio.Protocol], secure: ssl.SSLContext | None
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], asyncio.BufferedProtocol],
+        secure: ssl.SSLContext | None,
     ) -> None:
         """Begin, on the running loop; over TLS where that is ``secure``."""
         self._loop = asyncio.get_running_loop()

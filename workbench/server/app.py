@@ -411,7 +411,7 @@ async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
         return route.refusal(error)
 
 
-def understood(batcher: Batcher, body: bytes, header: int | None) -> Asked:
+def understood(batcher: Batcher, body: bytes | memoryview, header: int | None) -> Asked:
     """The request in ``body``; RequestError 400, which is counted, where it is not one."""
     try:
         model = batcher.model

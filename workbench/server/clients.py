@@ -19,6 +19,10 @@ KEEP_ALIVE_S = 75.0
 """Longer than load balancers usually keep idle connections (60 s), so that the client's end closes first."""
 
 
+READ_SIZE = 256_000
+"""Most bytes that are read at once, as uvloop does."""
+
+
 class Clients:
     """Who answers clients, how long they may take, and all that is in flight."""
 
@@ -38,6 +42,8 @@ class Clients:
         self.keep_alive = keep_alive
         if direct is not None:
             direct.idle = self._tell
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        """Where all connections read to: what has come is taken from there before anything else is read."""
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.answered = 0

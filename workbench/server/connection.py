@@ -1,10 +1,10 @@
 """One HTTP/1.1 connection, on the parser llhttp (httptools), with bounds on how long a client may take and how much it
 may send before a body.
 
-A request is a task that runs the ASGI application, with three shorter ways, for of a small inference HTTP is the larger
-part: an inference that arrives whole is handed over without a task (workbench.server.direct), a head that arrived
-before, byte for byte, is not parsed again, for clients mostly send the same one over and over, and answers go out in
-one piece.
+A request is a task that runs the ASGI application, with shorter ways, for of a small inference HTTP is the larger part:
+an inference that arrives whole is handed over without a task (workbench.server.direct), a head that arrived before,
+byte for byte, is not parsed again, for clients mostly send the same one over and over, the tensors after it stay where
+they were read to (workbench.server.landing), and answers go out in one piece.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import httptools
 
 from workbench.server.cycle import Cycle, Whole, error_answer, whole_answer
 from workbench.server.errors import RequestError
+from workbench.server.landing import WORTH_WHILE, Landing
 
 if TYPE_CHECKING:
     from workbench.server.app import Headers, Scope
@@ -31,7 +32,7 @@ MAX_UNREAD = 256 << 10
 """Bytes of a body that may wait to be read before the client is held up; uvloop reads no more at once."""
 
 MAX_PIECES = 32
-"""Of a body that is waited for: one that comes in more of them is read by its task, piece by piece."""
+"""Of a body that is waited for and whose head is new: one in more of them is read by its task, piece by piece."""
 
 MAX_KEPT_HEAD = 2 << 10
 """Bytes of a head that is kept to know it again."""
@@ -39,7 +40,7 @@ MAX_KEPT_HEAD = 2 << 10
 _END = b"\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The server's end of a connection."""
 
     transport: asyncio.Transport
@@ -71,8 +72,8 @@ class Connection(asyncio.Protocol):
         self._fresh = False
         """Whether a head has arrived whose request nobody has been handed yet."""
         self._keep_alive = False
-        self._known_head = b""
-        """The head of a request that is known, and whose body is waited for."""
+        self._landing: Landing | None = None
+        """A request whose head is known, and which is expected or on its way."""
         self._body: list[bytes] = []
         """What has come of a body that is waited for."""
         self._held = 0
@@ -114,46 +115,64 @@ class Connection(asyncio.Protocol):
         self._next.clear()
         self._clients.lost(self)
 
-    def data_received(self, data: bytes) -> None:
-        if self._known_head:
-            self._gather(data)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where what comes next is read to."""
+        landing = self._landing
+        return self._clients.buffer if landing is None else landing.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has come there."""
+        landing = self._landing
+        if landing is None:
+            self._received(bytes(self._clients.buffer[:nbytes]))
             return
+        begun = landing.came > 0
+        landing.came += nbytes
+        if begun or landing.has_head():
+            self._land(landing)
+        else:
+            self._landing = None
+            self._received(landing.content())
+
+    def _received(self, data: bytes) -> None:
+        """Takes what has come where no request is on its way to a place of its own."""
         head, direct = b"", self.direct
         if direct is not None and not self._arriving and self._is_free():
             head = data[: data.find(_END) + len(_END)]
             known = direct.heads.get(head)
             if known is not None:
-                body = data[len(head) :]
-                if len(body) == known.length:
-                    self._begin_known(direct, known, body)
+                if len(data) - len(head) == known.length:
+                    self._begin_known(direct, known, data[len(head) :], head)
                     return
-                if len(body) < known.length and direct.is_patient_for(known):
-                    self._known_head, self._target = head, known
-                    self._gather(body)
+                if len(data) - len(head) < known.length and direct.is_patient_for(known):
+                    self._landing = Landing(head, known)
+                    self._landing.room()[: len(data)] = data
+                    self._landing.came = len(data)
+                    self._land(self._landing)
                     return
         self._parse(head, data)
 
-    def _gather(self, data: bytes) -> None:
-        """Takes more of a body that is waited for, whose head is known: the parser sees neither."""
-        direct, target = self.direct, self._target
+    def _land(self, landing: Landing) -> None:
+        """Takes more of a request whose head is known: the parser sees neither."""
+        direct, target, missing = self.direct, landing.target, landing.size - landing.came
         assert direct is not None
-        assert target is not None
-        self._body.append(data)
-        missing = target.length - sum(map(len, self._body))
-        if missing > 0 and self._is_worth_waiting(target):
+        if not missing and self._is_free():
+            self._let_go()
+            self._begin_known(direct, target, landing.body(), landing.head)
+        elif missing > 0 and self._is_worth_waiting(target, target.length):
             self._wait_for_more()
-        elif missing:
-            self._parse(*self._gathered())
         else:
-            self._known_head = b""
-            self._begin_known(direct, target, b"".join(self._let_go()))
+            self._take_off(landing)
 
-    def _gathered(self) -> tuple[bytes, bytes]:
-        """What has come of such a request, for the parser: its head, and that with what has come of its body."""
-        head, self._known_head = self._known_head, b""
-        return head, b"".join((head, *self._let_go()))
+    def _take_off(self, landing: Landing) -> None:
+        """Leaves such a request to the parser."""
+        self._landing = None
+        self._let_go()
+        self._parse(landing.head, landing.content())
 
-    def _begin_known(self, direct: Direct, target: Target, body: bytes) -> None:
+    def _begin_known(self, direct: Direct, target: Target, body: bytes | memoryview, head: bytes) -> None:
+        # The next one is mostly like it.
+        self._landing = Landing(head, target) if target.length >= WORTH_WHILE else None
         self._begin(direct, target, body, keep_alive=True)
         self._arrived()
 
@@ -175,8 +194,9 @@ class Connection(asyncio.Protocol):
                 return
         came = 0.0 if target is None else target.length
         if self._fresh:
-            if self._target is not None and not self._waits and self._is_worth_waiting(self._target):
-                target, came = self._target if self._keep_alive else None, self._held
+            begun = sum(map(len, self._body))
+            if self._target is not None and not self._waits and self._is_worth_waiting(self._target, begun):
+                target, came = self._target if self._keep_alive else None, begun
             else:
                 self._hand_over(whole=False)
         # Most requests arrive whole, and for them no timer is made.
@@ -195,8 +215,8 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Closes as soon as what has begun is answered: also a request whose body is still waited for."""
-        if self._known_head:
-            self._parse(*self._gathered())
+        if self._landing is not None and self._landing.came:
+            self._take_off(self._landing)
         if self._fresh:
             self._keep_alive = False
         elif self._latest is None or self._latest.answered:
@@ -295,7 +315,8 @@ class Connection(asyncio.Protocol):
         """Closes where nothing has come since the last answer for as long as it may be."""
         keep_alive = self._clients.keep_alive
         left = self._idle_since + keep_alive - self._loop.time()
-        busy = self._arriving or bool(self._known_head) or (self._latest is not None and not self._latest.answered)
+        arriving = self._arriving or (self._landing is not None and self._landing.came > 0)
+        busy = arriving or (self._latest is not None and not self._latest.answered)
         if not busy and left <= 0:
             self.close()
         else:
@@ -378,20 +399,19 @@ class Connection(asyncio.Protocol):
         answered = self._latest is None or self._latest.answered
         return answered and self._writable is None and not self.transport.is_closing()
 
-    def _is_worth_waiting(self, target: Target) -> bool:
+    def _is_worth_waiting(self, target: Target, size: float) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
-        one the first part comes alone. What has come is counted among the bodies that are held."""
+        one the first part comes alone. What is held meanwhile, ``size`` bytes, is counted among the bodies that are."""
         direct = self.direct
         if direct is None or len(self._body) > MAX_PIECES or not self._is_free():
             return False
         if not direct.is_patient_for(target):
             return False
-        came = sum(map(len, self._body))
         try:
-            direct.app.hold(came - self._held)
+            direct.app.hold(int(size) - self._held)
         except RequestError:
             return False
-        self._held = came
+        self._held = int(size)
         return True
 
     def _let_go(self) -> list[bytes]:
@@ -427,7 +447,7 @@ class Connection(asyncio.Protocol):
                 self._earlier.popleft()
             self._earlier.append(before)
 
-    def _begin(self, direct: Direct, target: Target, body: bytes, *, keep_alive: bool) -> None:
+    def _begin(self, direct: Direct, target: Target, body: bytes | memoryview, *, keep_alive: bool) -> None:
         cycle = self._latest = Whole(self, keep_alive)
         direct.begin(target, body, cycle.answer)
 

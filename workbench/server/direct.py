@@ -115,7 +115,7 @@ class Direct:
         trace = None if self.observer is None else traceparent_of(scope["headers"])
         return Target(path, name, version, length, header, headers.get(b"authorization"), trace)
 
-    def begin(self, target: Target, body: bytes, answer: Answer) -> None:
+    def begin(self, target: Target, body: bytes | memoryview, answer: Answer) -> None:
         """Answers a request: ``answer`` gets the response, once, now or later."""
         inference = Inference(self, answer)
         if self.observer is None:
@@ -144,7 +144,7 @@ class Inference:
         self._request: Request | None = None
         self.exchange: Exchange | None = None
 
-    def begin(self, target: Target, body: bytes) -> None:
+    def begin(self, target: Target, body: bytes | memoryview) -> None:
         """Has it computed."""
         app = self._direct.app
         self._direct.inferences[self._answer] = self

@@ -151,7 +151,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(
-    body: bytes,
+    body: bytes | memoryview,
     header: int | None,
     inputs: Mapping[str, TensorSpec],
     outputs: Mapping[str, TensorSpec],
@@ -161,6 +161,7 @@ def decode(
 
     ``header`` is the length of its JSON in bytes where binary sections follow, None where all of it is JSON.
     ``element`` is what the elements of all inputs are in JSON, where they are the same; it only makes it quicker.
+    Arrays may share the memory of ``body``.
     """
     sections = _NO_BYTES
     if header is not None:
@@ -178,7 +179,7 @@ def decode(
     return Asked(feed, names, binary, request.id, timeout_seconds(more.timeout))
 
 
-def _request(body: bytes, element: type | None) -> InferRequest[Any]:
+def _request(body: bytes | memoryview, element: type | None) -> InferRequest[Any]:
     if (typed := _typed.get(element)) is not None:
         try:
             return typed.decode(body)
