@@ -38,13 +38,10 @@ PATH = "/v2/models/m/infer"
 class Client(asyncio.Transport):
     """The other end of a connection whose server writes here: no socket, so pieces arrive as they are sent."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **extra: Any) -> None:
+        super().__init__(extra)
         self.taken = b""
         self.closed = False
-
-    def get_extra_info(self, _name: str, default: Any = None) -> Any:
-        return default
 
     def write(self, data: bytes) -> None:
         self.taken += data
@@ -67,9 +64,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     return App(load_models({"m": {"1": affine(tmp_path_factory.mktemp("m") / "m.onnx")}}), 100_000)
 
 
-def connected(app: App, direct: Direct | None) -> tuple[Client, Connection, Clients]:
+def connected(app: App, direct: Direct | None, **extra: Any) -> tuple[Client, Connection, Clients]:
     """A client, the server's end of its connection, and what the server counts."""
-    clients, client = Clients(app, direct), Client()
+    clients, client = Clients(app, direct), Client(**extra)
     end = Connection(clients)
     end.connection_made(client)
     return client, end, clients
@@ -427,6 +424,29 @@ def test_a_long_tensor_stays_where_it_was_read_to_once_its_head_is_known(
         assert any(np.shares_memory(again, np.asarray(room)) for room in rooms)
         assert again.ctypes.data % 16 == 0
     assert not np.shares_memory(feeds[2], feeds[3])
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_room_for_the_next_long_request_is_made_when_it_comes_and_over_tls_when_its_head_has(
+    app: App, secure: bool
+) -> None:
+    """Of TLS there may come the beginning of a record, and nothing to read."""
+    long = request(inputs() + b" " * WORTH_WHILE)
+
+    async def work() -> None:
+        _, end, clients = connected(app, Direct(app), **({"sslcontext": object()} if secure else {}))
+        for answered in (1, 2):
+            assert end.get_buffer(-1) is clients.buffer
+            arrive(end, long)
+            while clients.answered < answered:
+                await asyncio.sleep(0)
+        assert (end.get_buffer(-1) is clients.buffer) == secure
+        arrive(end, long[:-9])
+        assert app._held == len(inputs()) + WORTH_WHILE
+        end.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert app._held == 0
 
 
 def test_what_comes_after_a_body_that_was_waited_for_is_the_next_request(app: App, begun: Any) -> None:

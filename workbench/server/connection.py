@@ -74,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         self._keep_alive = False
         self._landing: Landing | None = None
         """A request whose head is known, and which is expected or on its way."""
+        self._secure = False
         self._body: list[bytes] = []
         """What has come of a body that is waited for."""
         self._held = 0
@@ -98,6 +99,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        self._secure = transport.get_extra_info("sslcontext") is not None
         self._slow = self._loop.call_later(self._clients.patience, self._cut_off)
         self._clients.made(self)
 
@@ -171,8 +173,10 @@ class Connection(asyncio.BufferedProtocol):
         self._parse(landing.head, landing.content())
 
     def _begin_known(self, direct: Direct, target: Target, body: bytes | memoryview, head: bytes) -> None:
-        # The next one is mostly like it.
-        self._landing = Landing(head, target) if target.length >= WORTH_WHILE else None
+        # The next one is mostly like it. Over TLS a place would be made for it, and not counted, as soon as the
+        # first bytes of a record come.
+        expected = target.length >= WORTH_WHILE and not self._secure
+        self._landing = Landing(head, target) if expected else None
         self._begin(direct, target, body, keep_alive=True)
         self._arrived()
 
