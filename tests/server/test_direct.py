@@ -341,6 +341,31 @@ def test_what_a_request_holds_is_freed_with_its_answer_and_by_no_collection(app:
     assert left == []
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_so_is_what_a_request_holds_whose_client_is_gone(app: App, short: bool) -> None:
+    ways = (Inference, Request, Whole, Cycle, Asked, Connection)
+    (batcher,) = app.repository
+
+    async def work() -> None:
+        _, end, clients = connected(app, Direct(app) if short else None)
+        arrive(end, request(inputs()))
+        while not batcher.meter.waiting:
+            await asyncio.sleep(0)
+        end.connection_lost(None)
+        await clients.finish(30)
+        await batcher.drained()
+
+    gc.collect()
+    before = {id(each) for each in gc.get_objects()}
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(work(), 30))
+        left = [each for each in gc.get_objects() if isinstance(each, ways) and id(each) not in before]
+    finally:
+        gc.enable()
+    assert left == []
+
+
 def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:
     whole = request(inputs() + b" " * 1000)
     at = whole.index(b"\r\n\r\n") + 4
@@ -442,11 +467,37 @@ def test_room_for_the_next_long_request_is_made_when_it_comes_and_over_tls_when_
                 await asyncio.sleep(0)
         assert (end.get_buffer(-1) is clients.buffer) == secure
         arrive(end, long[:-9])
-        assert app._held == len(inputs()) + WORTH_WHILE
+        assert app._held == len(long) - 9
         end.connection_lost(None)
 
     asyncio.run(asyncio.wait_for(work(), 60))
     assert app._held == 0
+
+
+def test_what_clients_only_announce_takes_no_room_of_others(app: App) -> None:
+    whole = request(inputs() + b" " * 50_000)
+    begin = whole[: whole.index(b"\r\n\r\n") + 5]
+    bounded = App(app.repository, 100_000, max_bodies=60_000)
+
+    async def work() -> bytes:
+        direct = Direct(bounded)
+        client, end, clients = connected(bounded, direct)
+        arrive(end, whole)
+        while not clients.answered:
+            await asyncio.sleep(0)
+        for _ in range(9):  # their head is known by now
+            other = Connection(clients)
+            other.connection_made(Client())
+            arrive(other, begin)
+        arrive(end, whole)
+        while clients.answered < 2:
+            await asyncio.sleep(0)
+        for each in [*clients.connections]:
+            each.connection_lost(None)
+        return client.taken
+
+    assert asyncio.run(asyncio.wait_for(work(), 30)).count(b" 200 OK") == 2
+    assert bounded._held == 0
 
 
 def test_what_comes_after_a_body_that_was_waited_for_is_the_next_request(app: App, begun: Any) -> None:

@@ -29,7 +29,8 @@ MAX_HEAD = 64 << 10
 """Most bytes of a request's address and headers."""
 
 MAX_UNREAD = 256 << 10
-"""Bytes of a body that may wait to be read before the client is held up; uvloop reads no more at once."""
+"""Bytes of a body that may wait to be read before the client is held up; one read brings hardly more, but where there
+is a landing that is larger."""
 
 MAX_PIECES = 32
 """Of a body that is waited for and whose head is new: one in more of them is read by its task, piece by piece."""
@@ -161,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
         if not missing and self._is_free():
             self._let_go()
             self._begin_known(direct, target, landing.body(), landing.head)
-        elif missing > 0 and self._is_worth_waiting(target, target.length):
+        elif missing > 0 and self._is_worth_waiting(target, landing.came):
             self._wait_for_more()
         else:
             self._take_off(landing)
@@ -403,19 +404,20 @@ class Connection(asyncio.BufferedProtocol):
         answered = self._latest is None or self._latest.answered
         return answered and self._writable is None and not self.transport.is_closing()
 
-    def _is_worth_waiting(self, target: Target, size: float) -> bool:
+    def _is_worth_waiting(self, target: Target, came: int) -> bool:
         """Whether what is missing of the request is waited for: many clients send the body by itself, and of a longer
-        one the first part comes alone. What is held meanwhile, ``size`` bytes, is counted among the bodies that are."""
+        one the first part comes alone. The bytes that ``came`` are counted among those of bodies that are held, and not
+        those that are announced: nobody is to take others' room by that."""
         direct = self.direct
         if direct is None or len(self._body) > MAX_PIECES or not self._is_free():
             return False
         if not direct.is_patient_for(target):
             return False
         try:
-            direct.app.hold(int(size) - self._held)
+            direct.app.hold(came - self._held)
         except RequestError:
             return False
-        self._held = int(size)
+        self._held = came
         return True
 
     def _let_go(self) -> list[bytes]:

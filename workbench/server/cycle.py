@@ -111,6 +111,7 @@ class Cycle:
         self._came.set()
         if self.task is not None and not self.more_body:
             self.task.cancel()
+            self.task = None  # what it is cancelled with holds this, and so all that the request held
 
     async def receive(self) -> Any:
         """What has come of the body, at least something."""
