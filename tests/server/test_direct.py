@@ -3,105 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
-from arriving import arrive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_models import affine, load_models
+from talking import PATH, app, arrive, connected, inputs, request, talk
 
 from workbench.server import connection as connection_module
 from workbench.server import direct as direct_module
 from workbench.server.api_keys import ApiKeys
 from workbench.server.app import App
-from workbench.server.batcher import Request
-from workbench.server.clients import Clients
 from workbench.server.connection import Connection
-from workbench.server.cycle import Cycle, Whole
-from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct, Inference
+from workbench.server.direct import MAX_HEADS, PATIENT_FOR, Direct
 from workbench.server.exchange import Exchange
 from workbench.server.landing import WORTH_WHILE
 from workbench.server.observe import Observer
-from workbench.server.protocol import Asked
 
-PATH = "/v2/models/m/infer"
-
-
-class Client(asyncio.Transport):
-    """The other end of a connection whose server writes here: no socket, so pieces arrive as they are sent."""
-
-    def __init__(self, **extra: Any) -> None:
-        super().__init__(extra)
-        self.taken = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.taken += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> App:
-    return App(load_models({"m": {"1": affine(tmp_path_factory.mktemp("m") / "m.onnx")}}), 100_000)
-
-
-def connected(app: App, direct: Direct | None, **extra: Any) -> tuple[Client, Connection, Clients]:
-    """A client, the server's end of its connection, and what the server counts."""
-    clients, client = Clients(app, direct), Client(**extra)
-    end = Connection(clients)
-    end.connection_made(client)
-    return client, end, clients
-
-
-def talk(app: App, pieces: Sequence[bytes], answers: int, direct: Direct | None = None) -> tuple[bytes, bool]:
-    """What a server answers to ``pieces``, of which each arrives when nothing is left to do for the one before, and
-    whether it closed the connection; once there are so many ``answers``."""
-
-    async def work() -> tuple[bytes, bool]:
-        client, end, clients = connected(app, direct)
-        for piece in pieces:
-            if client.closed:
-                break
-            arrive(end, piece)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            while direct is not None and direct.inferences:
-                await asyncio.sleep(0)
-        while clients.answered < answers and not client.closed:
-            await asyncio.sleep(0)
-        end.connection_lost(None)
-        return client.taken, client.closed
-
-    return asyncio.run(asyncio.wait_for(work(), 60))
-
-
-def request(body: bytes, path: str = PATH, method: str = "POST", extra: str = "", version: str = "1.1") -> bytes:
-    head = f"{method} {path} HTTP/{version}\r\nHost: here\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def inputs(*values: float, **more: Any) -> bytes:
-    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": values or (1, 2, 3)}
-    return json.dumps({"inputs": [tensor], **more}).encode()
+__all__ = ["app"]
 
 
 def binary() -> bytes:
@@ -283,89 +207,6 @@ def test_at_the_end_inferences_are_waited_for_and_then_told_as_cut_off(
     assert [each.status for each in lines] == [0]
 
 
-@pytest.mark.parametrize("short", [True, False])
-@pytest.mark.parametrize("observed", [True, False])
-def test_of_a_client_that_is_gone_nothing_is_computed_that_has_not_begun(
-    tmp_path: Path, short: bool, observed: bool
-) -> None:
-    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 10_000)
-    (batcher,) = app.repository
-    lines: list[Exchange] = []
-    if observed:
-        log = type("Log", (), {"add": lambda _, exchange: lines.append(exchange)})()
-        app.observer = Observer(log, None)  # type: ignore[arg-type]
-
-    async def work() -> None:
-        direct = Direct(app) if short else None
-        clients = Clients(app.observer.observed(app) if app.observer else app, direct)  # type: ignore[arg-type]
-        ends = []
-        for waiting in (1, 2, 3):
-            ends.append(Connection(clients))
-            ends[-1].connection_made(Client())
-            arrive(ends[-1], request(inputs()))
-            while batcher.meter.waiting < waiting or not batcher._running:
-                await asyncio.sleep(0)
-        first, second, third = ends
-        first.connection_lost(None)  # its run waits for the thread already
-        second.connection_lost(None)
-        hold.set()
-        while clients.answered < 1:
-            await asyncio.sleep(0)
-        third.connection_lost(None)
-        await clients.finish(30)
-
-    hold = threading.Event()
-    batcher._pool.submit(hold.wait)
-    batcher.model.slow = True
-    try:
-        asyncio.run(asyncio.wait_for(work(), 30))
-    finally:
-        hold.set()
-    meter = batcher.meter
-    assert (meter.answered, meter.joined.total, meter.waiting, meter.failed) == (1, 2, 0, {})
-    assert app._held == 0
-    assert [each.status for each in lines] == [0, 0, 200] * observed
-
-
-@pytest.mark.parametrize("short", [True, False])
-def test_what_a_request_holds_is_freed_with_its_answer_and_by_no_collection(app: App, short: bool) -> None:
-    ways = (Inference, Request, Whole, Cycle, Asked)
-    gc.collect()
-    before = {id(each) for each in gc.get_objects()}
-    gc.disable()
-    try:
-        talk(app, [request(inputs())] * 9, 9, Direct(app) if short else None)
-        left = [each for each in gc.get_objects() if isinstance(each, ways) and id(each) not in before]
-    finally:
-        gc.enable()
-    assert left == []
-
-
-@pytest.mark.parametrize("short", [True, False])
-def test_so_is_what_a_request_holds_whose_client_is_gone(app: App, short: bool) -> None:
-    ways = (Inference, Request, Whole, Cycle, Asked, Connection)
-    (batcher,) = app.repository
-
-    async def work() -> None:
-        _, end, clients = connected(app, Direct(app) if short else None)
-        arrive(end, request(inputs()))
-        while not batcher.meter.waiting:
-            await asyncio.sleep(0)
-        end.connection_lost(None)
-        await clients.finish(30)
-        await batcher.drained()
-
-    gc.collect()
-    before = {id(each) for each in gc.get_objects()}
-    gc.disable()
-    try:
-        asyncio.run(asyncio.wait_for(work(), 30))
-        left = [each for each in gc.get_objects() if isinstance(each, ways) and id(each) not in before]
-    finally:
-        gc.enable()
-    assert left == []
-
-
 def test_a_body_in_many_pieces_is_not_waited_for(app: App, begun: Any) -> None:
     whole = request(inputs() + b" " * 1000)
     at = whole.index(b"\r\n\r\n") + 4
@@ -421,83 +262,6 @@ def test_it_is_known_too_where_the_body_comes_by_itself(
     answered, _ = talk(app, [one[:at], one[at:], two[:at], two[at:-5], two[-5:], one[:at], one[at:]], 3, Direct(app))
     assert begun() == answered.count(b" 200 OK") == 3
     assert fed == [one[:at], one[at:]]
-
-
-@pytest.mark.parametrize("pieces", [1, 3])
-def test_a_long_tensor_stays_where_it_was_read_to_once_its_head_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
-) -> None:
-    app = App(load_models({"m": {"1": affine(tmp_path / "m.onnx")}}), 1_000_000)
-    tensor = {"name": "x", "shape": [2000, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24_000}}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    values = np.arange(6000, dtype=np.float32)
-    whole = request(head + values.tobytes(), extra=f"Inference-Header-Content-Length: {len(head)}\r\n")
-    step = -(-len(whole) // pieces)
-    rooms: list[Any] = []
-    original = Connection.get_buffer
-    monkeypatch.setattr(Connection, "get_buffer", lambda self, hint: (rooms.append(original(self, hint)), rooms[-1])[1])
-    feeds: list[Any] = []
-    (batcher,) = app.repository
-    run = batcher.model.run
-    monkeypatch.setattr(batcher.model, "run", lambda feed, outputs: (feeds.append(feed["x"]), run(feed, outputs))[1])
-
-    each = [whole[begin : begin + step] for begin in range(0, len(whole), step)]
-    answered, _ = talk(app, [whole, *each * 3], 4, Direct(app))
-    assert answered.count(b" 200 OK") == 4
-    for again in feeds[2:]:
-        assert np.array_equal(again.ravel(), values)
-        assert any(np.shares_memory(again, np.asarray(room)) for room in rooms)
-        assert again.ctypes.data % 16 == 0
-    assert not np.shares_memory(feeds[2], feeds[3])
-
-
-@pytest.mark.parametrize("secure", [False, True])
-def test_room_for_the_next_long_request_is_made_when_it_comes_and_over_tls_when_its_head_has(
-    app: App, secure: bool
-) -> None:
-    """Of TLS there may come the beginning of a record, and nothing to read."""
-    long = request(inputs() + b" " * WORTH_WHILE)
-
-    async def work() -> None:
-        _, end, clients = connected(app, Direct(app), **({"sslcontext": object()} if secure else {}))
-        for answered in (1, 2):
-            assert end.get_buffer(-1) is clients.buffer
-            arrive(end, long)
-            while clients.answered < answered:
-                await asyncio.sleep(0)
-        assert (end.get_buffer(-1) is clients.buffer) == secure
-        arrive(end, long[:-9])
-        assert app._held == len(long) - 9
-        end.connection_lost(None)
-
-    asyncio.run(asyncio.wait_for(work(), 60))
-    assert app._held == 0
-
-
-def test_what_clients_only_announce_takes_no_room_of_others(app: App) -> None:
-    whole = request(inputs() + b" " * 50_000)
-    begin = whole[: whole.index(b"\r\n\r\n") + 5]
-    bounded = App(app.repository, 100_000, max_bodies=60_000)
-
-    async def work() -> bytes:
-        direct = Direct(bounded)
-        client, end, clients = connected(bounded, direct)
-        arrive(end, whole)
-        while not clients.answered:
-            await asyncio.sleep(0)
-        for _ in range(9):  # their head is known by now
-            other = Connection(clients)
-            other.connection_made(Client())
-            arrive(other, begin)
-        arrive(end, whole)
-        while clients.answered < 2:
-            await asyncio.sleep(0)
-        for each in [*clients.connections]:
-            each.connection_lost(None)
-        return client.taken
-
-    assert asyncio.run(asyncio.wait_for(work(), 30)).count(b" 200 OK") == 2
-    assert bounded._held == 0
 
 
 def test_what_comes_after_a_body_that_was_waited_for_is_the_next_request(app: App, begun: Any) -> None:

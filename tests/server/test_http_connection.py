@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from arriving import arrive
+from talking import arrive
 
 from workbench.server.clients import Clients
 from workbench.server.connection import MAX_UNREAD, Connection
