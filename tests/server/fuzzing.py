@@ -106,9 +106,9 @@ def seeds() -> list[Seed]:
         identity.append(Seed("identity", "/v2/models/identity/infer", body, len(head)))
     section = x | {"parameters": {"binary_data_size": 24}}
     del section["data"]
-    head = json.dumps({"inputs": [section], **asked}).encode()
     data = np.arange(6, dtype="<f4").tobytes()
-    return [*affine, *identity, Seed("affine", "/v2/models/affine/infer", head + data, len(head))]
+    heads = [json.dumps(request).encode() for request in ({"inputs": [section], **asked}, {"inputs": [section]})]
+    return [*affine, *identity, *[Seed("affine", "/v2/models/affine/infer", head + data, len(head)) for head in heads]]
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -148,9 +148,9 @@ def put(seed: Seed, chance: random.Random, model: Model) -> bool:
     elif header is not None:
         header += len(body) - len(seed.body) if chance.random() < 0.5 else 0
         header = max(0, header)
-    asked, said = _read(seed, body, header, model, model.element)
-    if not seed.read:  # whether it goes the quick way changes nothing
-        other, said_too = _read(seed, body, header, model, None)
+    asked, said = _said(lambda: read(seed, body, header, model))
+    if not seed.read:  # quick ways, and what the reader remembers of others, change nothing
+        other, said_too = _said(lambda: decode(body, header, model.inputs, model.outputs))
         assert said == said_too
         assert repr(asked) == repr(other)
     if asked is None:
@@ -159,10 +159,15 @@ def put(seed: Seed, chance: random.Random, model: Model) -> bool:
     return True
 
 
-def _read(seed: Seed, body: bytes, header: int | None, model: Model, element: type | None) -> tuple[Asked | None, str]:
+def read(seed: Seed, body: bytes, header: int | None, model: Model) -> Asked:
+    """What the server understands a body as."""
+    return seed.read(body, model) if seed.read else model.reader.read(body, header)
+
+
+def _said(reading: Callable[[], Asked]) -> tuple[Asked | None, str]:
     """What a body is understood as, or what is said of it."""
     try:
-        return seed.read(body, model) if seed.read else decode(body, header, model.inputs, model.outputs, element), ""
+        return reading(), ""
     except RequestError as error:
         if error.status != 400 or not error.message:
             raise

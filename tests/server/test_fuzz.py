@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz import Connections
-from fuzzing import cases, check, expected, http_request, mutated, put, seeds
+from fuzzing import cases, check, expected, http_request, mutated, put, read, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -23,7 +23,6 @@ from server_process import Process, running
 from workbench.server.app import App
 from workbench.server.datatypes import BY_NAME
 from workbench.server.errors import RequestError
-from workbench.server.protocol import decode
 from workbench.server.tensors import TensorSpec, from_bytes, spec_of, to_bytes
 
 MUTATIONS = 40
@@ -33,11 +32,7 @@ MUTATIONS = 40
 def test_the_seeds_are_right(app: App) -> None:
     for seed in seeds():
         model = app.repository.get(seed.model).model
-        asked = (
-            seed.read(seed.body, model)
-            if seed.read
-            else decode(seed.body, seed.header, model.inputs, model.outputs, model.element)
-        )
+        asked = read(seed, seed.body, seed.header, model)
         check(asked, model, len(seed.body))
         if seed.read is None:
             for name, values in expected(seed).items():
@@ -122,7 +117,7 @@ def test_any_document_is_understood_or_refused(app: App, document: Any, sections
     head = json.dumps(document).encode()
     for header in (None, max(0, len(head) + off), len(head)):
         try:
-            asked = decode(head + sections, header, model.inputs, model.outputs, model.element)
+            asked = model.reader.read(head + sections, header)
         except RequestError as error:
             if error.status != 400:
                 raise

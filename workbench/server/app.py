@@ -19,7 +19,7 @@ import workbench
 from workbench.server.batcher import Batcher, Done, Request, awaited
 from workbench.server.errors import RequestError
 from workbench.server.exchange import current
-from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, decode, encode
+from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, Asked, answer, encode
 from workbench.server.repository import Repository, Served, Traffic
 from workbench.server.tensors import Array, size_in_memory
 
@@ -414,8 +414,7 @@ async def _by_route(route: Route, scope: Scope, body: Body) -> Response:
 def understood(batcher: Batcher, body: bytes | memoryview, header: int | None) -> Asked:
     """The request in ``body``; RequestError 400, which is counted, where it is not one."""
     try:
-        model = batcher.model
-        return decode(body, header, model.inputs, model.outputs, model.element)
+        return batcher.model.reader.read(body, header)
     except RequestError:
         batcher.meter.fail("invalid")
         raise

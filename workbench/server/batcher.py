@@ -237,7 +237,7 @@ class Batcher:
         """Those that join into the next run: of the oldest's kind, as many rows as fit; those given up are dropped."""
         most = self._rows_limit
         while self._waiting:
-            key = min(self._waiting, key=lambda each: self._waiting[each][0].arrived)
+            key = self._oldest()
             group, rows = self._waiting[key], 0
             taken: list[Request] = []
             while group and (not taken or rows + group[0].rows <= most):
@@ -255,6 +255,12 @@ class Batcher:
                 self._last = rows
                 return taken
         return []
+
+    def _oldest(self) -> Key:
+        """The kind of the request that has waited longest."""
+        if len(self._waiting) == 1:
+            return next(iter(self._waiting))
+        return min(self._waiting, key=lambda key: self._waiting[key][0].arrived)
 
     @property
     def _rows_limit(self) -> int:

@@ -149,8 +149,7 @@ class Connection(asyncio.BufferedProtocol):
                     return
                 if len(data) - len(head) < known.length and direct.is_patient_for(known):
                     self._landing = Landing(head, known)
-                    self._landing.room()[: len(data)] = data
-                    self._landing.came = len(data)
+                    self._landing.take(data)
                     self._land(self._landing)
                     return
         self._parse(head, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CLOSE = (b"connection", b"close")
-_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+_OK = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ class Whole:
         if self.disconnected:
             return
         connection = self._connection
-        if self.keep_alive and response.status == 200 and not response.headers:
-            body = response.body
-            connection.transport.write(_PLAIN % (response.content_type, len(body), body))
+        if self.keep_alive and response.status == 200:
+            more = _lines(response.headers) if response.headers else b""
+            connection.transport.write(_OK % (response.content_type, len(response.body), more, response.body))
         else:
             connection.transport.write(
                 whole_answer(response.status, response.all_headers(), response.body, close=not self.keep_alive)
@@ -156,15 +157,15 @@ class Cycle:
 
 def whole_answer(status: int, headers: Headers, body: bytes, *, close: bool) -> bytes:
     """A whole answer. ``headers`` are in lower case, and the length of ``body`` among them."""
-    lines = [_STATUS_LINES[status]]
-    for name, value in headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if close and _CLOSE not in headers:
-        lines.append(b"connection: close\r\n")
-    text = b"".join(lines)
-    if text.count(b"\n") != len(lines):
+    said = (*headers, _CLOSE) if close and _CLOSE not in headers else headers
+    return b"".join((_STATUS_LINES[status], _lines(said), b"\r\n", body))
+
+
+def _lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers):
         raise RuntimeError("a header of the answer has more than one line")
-    return b"".join((text, b"\r\n", body))
+    return lines
 
 
 def error_answer(message: str) -> tuple[Headers, bytes]:

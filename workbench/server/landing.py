@@ -43,6 +43,11 @@ class Landing:
             self._room = np.empty(skip + self.size + _ALIGNMENT, np.uint8).data[skip:]
         return self._room[self.came :]
 
+    def take(self, data: bytes) -> None:
+        """Takes what has come elsewhere."""
+        self.room()[: len(data)] = data
+        self.came += len(data)
+
     def has_head(self) -> bool:
         """Whether what has come begins with the head."""
         return bytes(self._come[: len(self.head)]) == self.head

@@ -13,6 +13,7 @@ import numpy as np
 from workbench.server.datatypes import BY_ONNX_TYPE
 from workbench.server.devices import Device
 from workbench.server.errors import RequestError, ServerError
+from workbench.server.reader import Reader
 from workbench.server.session import QUIET, open_session
 from workbench.server.tensors import Array, TensorSpec
 
@@ -49,9 +50,8 @@ class Model:
         self.outputs = _specs(self._session.get_outputs(), path)
         self._only_input = next(iter(self.inputs)) if len(self.inputs) == 1 else ""
         self._fixed = all(-1 not in spec.shape[1:] for spec in self.inputs.values())
-        elements = {spec.datatype.element for spec in self.inputs.values()}
-        self.element = elements.pop() if len(elements) == 1 else None
-        """What the elements of all inputs are in JSON, where they are the same."""
+        self.reader = Reader(self.inputs, self.outputs)
+        """Reads requests over HTTP."""
         self.slow = False
         """Whether the last run took longer than :data:`SLOW_NS`."""
         self.joins = 1

@@ -36,7 +36,7 @@ from typing import Any
 from workbench.server.address import AZUREML, Platform
 from workbench.server.app import App, Response, Route, Scope, header_length, refusal_headers
 from workbench.server.errors import RequestError, ServerError
-from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, answer, decode, encode
+from workbench.server.protocol import BINARY, HEADER_LENGTH, JSON, answer, encode
 
 CSV = b"text/csv"
 TRITON = b"application/vnd.sagemaker-triton.binary+json"
@@ -151,9 +151,7 @@ async def predict(app: App, name: str, scope: Scope, body: bytes) -> Response:
 async def _v2(app: App, name: str, body: bytes, length: int | None, *, triton: bool) -> Response:
     from workbench.server import v1
 
-    model, asked, results = await v1.infer(
-        app, name, None, lambda model: decode(body, length, model.inputs, model.outputs, model.element)
-    )
+    model, asked, results = await v1.infer(app, name, None, lambda model: model.reader.read(body, length))
     found, head = answer(model.name, model.version, asked, results, model.outputs)
     if head is None:
         return Response(found)
