@@ -33,7 +33,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     identity(folder / "identity" / "1" / "model.onnx")
     lookup(folder / "lookup" / "1" / "model.onnx")
     settings = {
-        "plain": {},
+        "plain": {"WORKBENCH_INPUT_STATS": "1"},
         "sagemaker": {"SAGEMAKER_BIND_TO_PORT": "0", "WORKBENCH_PLATFORM_MODEL": "affine"},
         "azureml": {"WORKBENCH_PLATFORM": "azureml", "SERVER_PORT": "0", "WORKBENCH_PLATFORM_MODEL": "lookup"},
     }
@@ -53,10 +53,12 @@ def test_it_has_every_address(server: Process, document: dict[str, Any], request
         *("get /v2", "get /v2/health/live", "get /v2/health/ready", "get /v1/models", "get /metrics"),
         *("get /openapi.json", "get /livez", "get /readyz", "get /healthz", "post /v2/repository/index"),
         *("post /v2/repository/models/{name}/load", "post /v2/repository/models/{name}/unload"),
+        *("get /v2/models/stats", "get /v2/models/drift"),
     }
     for name, version in (("affine", "3"), ("identity", "1"), ("lookup", "1")):
         for at in ("", f"/versions/{version}"):
             always |= {f"get /v2/models/{name}{at}", f"get /v2/models/{name}{at}/config"}
+            always |= {f"get /v2/models/{name}{at}/stats", f"get /v2/models/{name}{at}/drift"}
             always |= {f"get /v2/models/{name}{at}/ready", f"get /v1/models/{name}{at}"}
             always |= {f"post /v2/models/{name}{at}/infer", f"post /v1/models/{name}{at}:predict"}
     platform = {"plain": set(), "sagemaker": {"get /ping", "post /invocations"}, "azureml": {"get /", "post /score"}}

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import workbench
 from workbench.server.app import App, Route
+from workbench.server.batcher import Batcher
 from workbench.server.errors import RequestError
 from workbench.server.model import Model
 from workbench.server.model_config import model_config
@@ -48,14 +49,15 @@ _BINARY_HEADER = "Inference-Header-Content-Length"
 def document(app: App) -> Schema:
     """The OpenAPI document of ``app``."""
     paths: Schema = _fixed_paths(app)
+    paths |= _statistics("", "all models", list(app.repository))
     for name in app.repository.names():
         versions = app.repository.served(name).versions
         model = app.repository.look_up(name).model
-        paths |= _model_paths(f"/v2/models/{name}", f"/v1/models/{name}", model)
+        paths |= _model_paths(f"/{name}", model)
+        paths |= _statistics(f"/{name}", name, versions.values())
         for version, batcher in versions.items():
-            paths |= _model_paths(
-                f"/v2/models/{name}/versions/{version}", f"/v1/models/{name}/versions/{version}", batcher.model
-            )
+            paths |= _model_paths(f"/{name}/versions/{version}", batcher.model)
+            paths |= _statistics(f"/{name}/versions/{version}", f"version {version} of {name}", [batcher])
     for path, route in app.routes.items():
         paths[path] = described(route)
     return {
@@ -137,8 +139,36 @@ def _fixed_paths(app: App) -> Schema:
     return paths
 
 
-def _model_paths(v2: str, v1: str, model: Model) -> Schema:
-    of = model.name
+def _statistics(at: str, of: str, batchers: Iterable[Batcher]) -> Schema:
+    count = {"type": "integer", "minimum": 0}
+    text = {"type": "string"}
+    version = dict.fromkeys(("name", "version"), text)
+    duration = _object(count=count, ns=count)
+    run = dict.fromkeys(("compute_input", "compute_infer", "compute_output"), duration)
+    requests = dict.fromkeys(("success", "fail", "queue", "cache_hit", "cache_miss"), duration)
+    answered = _object(
+        **version,
+        **dict.fromkeys(("last_inference", "inference_count", "execution_count"), count),
+        inference_stats=_object(**requests, **run),
+        batch_stats={"type": "array", "items": _object(batch_size=count, **run)},
+    )
+    by_name: Schema = {"type": "object", "additionalProperties": {"type": ["object", "string"]}}
+    known = _object(
+        **version,
+        **dict.fromkeys(("rows", "rows_seen"), count),
+        **dict.fromkeys(("inputs", "outputs", "left_out"), by_name),
+    )
+    followed = any(batcher.statistics is not None for batcher in batchers)
+    drift = {200: _json(_object(model_drift={"type": "array", "items": known}))} if followed else {}
+    stats = {200: _json(_object(model_stats={"type": "array", "items": answered}))}
+    return {
+        f"/v2/models{at}/stats": {"get": _operation(f"What {of} answered since it was loaded", stats, (404,))},
+        f"/v2/models{at}/drift": {"get": _operation(f"What is known of inputs and outputs of {of}", drift, (404,))},
+    }
+
+
+def _model_paths(at: str, model: Model) -> Schema:
+    v1, v2, of = f"/v1/models{at}", f"/v2/models{at}", model.name
     ready = {status: _json(_object(name={"const": of}, ready={"const": status == 200})) for status in (200, 503)}
     inference = _operation(f"Inference by {of}", {200: _v2_answers(model)}, (404, 504), _v2_body(model))
     return {
