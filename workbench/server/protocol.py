@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Generic, TypeVar
 
@@ -123,8 +122,7 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A request, understood: arrays by input name, the outputs to compute, which of them go as binary sections."""
 
     feed: dict[str, Array]

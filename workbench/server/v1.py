@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -44,8 +43,7 @@ class PredictRequest(msgspec.Struct):
     inputs: msgspec.Raw = msgspec.Raw(b"")
 
 
-@dataclass(frozen=True, slots=True)
-class AskedV1(Asked):
+class AskedV1(Asked, frozen=True):
     """A V1 request, understood. ``rows``: it has instances, and gets predictions."""
 
     rows: bool = True
