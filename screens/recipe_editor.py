@@ -51,22 +51,21 @@ class RecipeEditor(Vertical):
         self._overtaken = False
         self._checked: Content = Content("")
         self._lines: list[int] = []
+        # Not looked up: a check may end when they have been removed and this has not been.
+        self.area = CodeArea(yaml_spans, id="recipe-text")
+        """What is written in."""
+        self._status = Static(id="text-status", markup=False)
+        self._problems = OptionList(id="problems", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield CodeArea(yaml_spans, id="recipe-text")
-        yield Static(id="text-status", markup=False)
-        problems = OptionList(id="problems", markup=False)
-        problems.border_title = "Problems"
-        problems.display = False
-        yield problems
+        self._problems.border_title = "Problems"
+        self._problems.display = False
+        yield self.area
+        yield self._status
+        yield self._problems
 
     def on_mount(self) -> None:
         self.area.indent_width = 2
-
-    @property
-    def area(self) -> CodeArea:
-        """What is written in."""
-        return self.query_one(CodeArea)
 
     @property
     def unsaved(self) -> bool:
@@ -126,7 +125,7 @@ class RecipeEditor(Vertical):
     def leave(self) -> None:
         """From now on keys are keys; the problems are at hand where there are some."""
         self.area.read_only = True
-        (self.query_one(OptionList) if self._lines else self.area).focus()
+        (self._problems if self._lines else self.area).focus()
         self._show()
 
     def next_problem(self) -> None:
@@ -210,7 +209,7 @@ class RecipeEditor(Vertical):
             self._checked = Content.styled(f"? not checked: {safe(said)}", "$text-warning")
         self._lines = [int(number(each.get("line")) or 0) for each in problems]
         self.area.mark({line for line in self._lines if line})
-        listed = self.query_one(OptionList)
+        listed = self._problems
         at = listed.highlighted
         listed.set_options([problem_line(each) for each in problems])
         listed.display = bool(problems)
@@ -238,7 +237,7 @@ class RecipeEditor(Vertical):
             else Content.styled("saved", "$text-muted")
         )
         parts.append(Content.styled("writing; esc leaves" if self.editing else "i or enter: write", "$text-muted"))
-        self.query_one("#text-status", Static).update(Content("   ").join(parts))
+        self._status.update(Content("   ").join(parts))
 
 
 def problem_line(problem: Mapping[str, Any]) -> Content:

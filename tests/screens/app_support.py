@@ -44,6 +44,7 @@ def drive(app: WorkbenchApp, flow: Callable[[Any], Awaitable[None]], size: tuple
     async def driven() -> None:
         async with app.run_test(size=size) as pilot:
             await flow(pilot)
+            app.workers.cancel_all()  # as the app does when it ends; the pilot takes the widgets away first
 
     asyncio.run(driven())
 

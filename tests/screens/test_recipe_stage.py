@@ -6,6 +6,7 @@ The commands are the real ones, in a project that is a git repository.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,35 @@ def status(stage: RecipeStage) -> str:
 
 def problems(stage: RecipeStage) -> list[str]:
     return [str(option.prompt) for option in stage.query_one("#problems", OptionList).options]
+
+
+def test_a_check_that_ends_while_the_stage_is_taken_away_is_none_too_many(
+    project: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Widgets are removed from the innermost on: the text is gone a moment before who checks it."""
+    app = WorkbenchApp(project)
+    asked, taken_away = asyncio.Event(), asyncio.Event()
+
+    async def flow(pilot: Any) -> None:
+        stage = await opened(pilot)
+        real = Command.answer
+
+        async def answer(self: Command) -> Answer:
+            found = await real(self)
+            if self.words[0] == "validate":
+                asked.set()
+                await taken_away.wait()
+            return found
+
+        monkeypatch.setattr(Command, "answer", answer)
+        await pilot.press("i", "q")
+        await asked.wait()
+        await stage.editor.remove_children()
+        taken_away.set()
+        await checked(pilot)
+        assert app.is_running
+
+    drive(app, flow)
 
 
 def test_letters_are_keys_until_one_goes_into_the_text_and_again_when_one_has_left_it(
