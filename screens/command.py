@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textual.worker import NoActiveWorker, get_current_worker
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -58,7 +60,8 @@ class Command:
         return shlex.join(["workbench", *self.words])
 
     async def answer(self) -> Answer:
-        """Runs the command to its end. Where the app ends first, so does the command."""
+        """Runs the command to its end. Where the app ends first, so does the command; where who asked is being taken
+        away meanwhile, it is cancelled as by that."""
         if (recorded := _RECORDED.get(self.project)) is not None:
             return recorded(self)
         process = await asyncio.create_subprocess_exec(
@@ -78,7 +81,19 @@ class Command:
         except asyncio.CancelledError:
             await end(process)
             raise
+        if _is_taken_away():
+            raise asyncio.CancelledError
         return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _is_taken_away() -> bool:
+    """Whether the widget whose worker this is is being removed. Textual removes what is in it first and cancels its
+    workers last: one that goes on in between finds nothing of what it shows the answer in."""
+    try:
+        node = get_current_worker().node
+    except NoActiveWorker:
+        return False
+    return node._pruning  # Textual tells of it in no other way
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
